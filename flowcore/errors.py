@@ -1,0 +1,204 @@
+"""The one tree of errors: what went wrong, where, with which value, and what to do.
+
+Owns: every exception class FlowRx raises on purpose, and `Problem`, one finding of a validation.
+Does not own: how a run reacts to an error (policies) or how it is printed (the command line).
+
+Always holds: facts are attributes and the message is made from them; each class also derives from the builtin
+a Python user would expect; `retriable` says whether trying again can help; `facts()` is serialisable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+
+
+class FlowError(Exception):
+    """Root of everything FlowRx raises on purpose.
+
+    Facts are keyword arguments, kept in `__dict__` and given by `facts()`; the message is the first argument.
+    """
+
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, message: str, /, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.__dict__.update(facts)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def facts(self) -> dict[str, object]:
+        """The error as plain data for events, dead letters and JSON output: kind, message and the public facts."""
+        own = {name: _plain(fact) for name, fact in self.__dict__.items() if not name.startswith("_")}
+        own.pop("message", None)
+        return {"kind": type(self).__name__, "message": self.message, **own}
+
+
+def describe_error(error: BaseException) -> dict[str, object]:
+    """Any exception as plain data: ours with its facts, others with kind and message."""
+    if isinstance(error, FlowError):
+        return error.facts()
+    return {"kind": type(error).__name__, "message": _message_of(error)}
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error) or repr(error)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything; the report must still be made
+        return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
+
+
+def _plain(fact: object) -> object:
+    if fact is None or isinstance(fact, bool | int | float | str):
+        return fact
+    if isinstance(fact, BaseException):
+        return describe_error(fact)
+    if isinstance(fact, Mapping):
+        return {str(key): _plain(value) for key, value in fact.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - facts are untyped by nature
+    if isinstance(fact, list | tuple | set | frozenset):
+        return [_plain(item) for item in fact]  # pyright: ignore[reportUnknownVariableType] - as above
+    if isinstance(fact, msgspec.Struct):
+        return msgspec.to_builtins(fact)
+    return repr(fact)
+
+
+# --- before anything runs ------------------------------------------------------------------------------------
+
+
+class BuildError(FlowError):
+    """The declaration is wrong; retrying cannot help."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding: where (file, line, path), what (message, value), and what to do (remedy)."""
+
+    path: str
+    message: str
+    remedy: str = ""
+    value: str | None = None
+    """`repr` of the offending value, shortened; None when there is none to show."""
+    file: str | None = None
+    line: int | None = None
+    severity: str = "error"
+    """`error` stops the build; `warning` is reported and lets it go on."""
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        head = f"{where}: {self.path}" if where else self.path
+        shown = f" (got {self.value})" if self.value is not None else ""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{head}: {self.message}{shown}{remedy}"
+
+
+class ValidationFailedError(BuildError, ValueError):
+    """A workflow, configuration or input is invalid; `problems` holds every finding, not only the first."""
+
+    problems: tuple[Problem, ...]
+
+    def __init__(self, problems: Sequence[Problem], /, *, what: str = "workflow") -> None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        count = len(problems)
+        super().__init__(
+            f"{what} is invalid: {count} problem{'s' if count != 1 else ''}\n{lines}", problems=tuple(problems)
+        )
+
+
+class DefinitionError(BuildError, TypeError):
+    """A node, operator, source or sink is declared in a way FlowRx cannot use (signature, annotation, options)."""
+
+
+class UnknownNodeTypeError(BuildError, LookupError):
+    """No node, source, sink or operator of that type is registered."""
+
+
+class DuplicateNodeTypeError(BuildError, ValueError):
+    """Two different implementations claim one node type."""
+
+
+class ConfigError(BuildError, ValueError):
+    """A node's or connector's configuration is invalid."""
+
+
+class TransitionError(FlowError, ValueError):
+    """A workflow state cannot follow another one."""
+
+
+# --- while a workflow runs -----------------------------------------------------------------------------------
+
+
+class RunError(FlowError):
+    """Something failed while a workflow ran."""
+
+
+class NodeFailedError(RunError):
+    """A node failed on a row; the node's own exception is `__cause__`."""
+
+
+class RunFailedError(RunError):
+    """The run did not complete; `result` holds what is known of it."""
+
+
+class CoercionError(RunError, ValueError):
+    """A value cannot be turned into the kind asked for without changing it."""
+
+
+class NodeTimeoutError(RunError, TimeoutError):
+    """A node did not answer within its timeout."""
+
+    retriable = True
+
+
+class RequestTimeoutError(RunError, TimeoutError):
+    """A whole request did not finish within its deadline."""
+
+
+class LimitExceededError(RunError, MemoryError):
+    """A declared bound (bytes of an output, children of a row) was exceeded by one row."""
+
+
+class ContractError(RunError, TypeError):
+    """A node, source, sink or operator broke its contract (wrong return value, more rows than credit, ...)."""
+
+
+class CancelledRowError(RunError):
+    """The row was cancelled before it was complete."""
+
+
+class ConnectorError(RunError):
+    """A source or sink failed."""
+
+
+class ConnectorUnavailableError(ConnectorError, ConnectionError):
+    """The outside system cannot be reached; trying again may help."""
+
+    retriable = True
+
+
+class SourceError(ConnectorError, OSError):
+    """A source cannot read, or what it reads is not what was declared."""
+
+    def __init__(self, message: str, /, **facts: object) -> None:
+        super().__init__(message, **facts)
+
+
+class SinkError(ConnectorError, OSError):
+    """A sink could not make a row durable."""
+
+    def __init__(self, message: str, /, **facts: object) -> None:
+        super().__init__(message, **facts)
+
+
+class PositionLostError(SourceError):
+    """A source cannot resume where it stopped (file truncated, replaced, offset expired)."""
+
+
+class EngineError(RunError, RuntimeError):
+    """The engine broke one of its own rules; a bug in FlowRx, worth a report."""
+
+
+class RuntimeClosedError(RunError, RuntimeError):
+    """The runtime or run was already shut down."""

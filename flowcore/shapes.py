@@ -1,0 +1,342 @@
+"""Shapes: what one field of a definition may hold, said once for code, files and JSON Schema.
+
+Owns: reading a field from its plain form (`"30s"`) or its native one (`timedelta`), writing it back, its schema.
+Does not own: which fields exist (policies, workflow) or where they were written (findings).
+
+Always holds: `read` never raises and never changes a value in silence: it returns the native value, or notes a
+finding and returns `NOTHING`; `read(write(native))` gives the native value back.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import ClassVar, Final, Generic, TypeVar, cast
+
+import msgspec
+
+from flowcore.durations import format_duration, parse_duration, parse_size
+from flowcore.errors import ValidationFailedError
+from flowcore.findings import NOTHING, Findings, Path, did_you_mean
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Declared")
+
+MAX_WHOLE: Final = (1 << 63) - 1
+
+
+class Shape(ABC):
+    """What one field may hold; see the module for the contract of its three methods."""
+
+    @abstractmethod
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        """The native value, or `NOTHING` after noting why not."""
+
+    @abstractmethod
+    def schema(self) -> dict[str, object]:
+        """JSON Schema (draft 2020-12) of the plain form."""
+
+    def write(self, value: object) -> object:
+        """The plain form of a native value."""
+        return value
+
+
+class Text(Shape):
+    """Text; `max_length` counts code points."""
+
+    def __init__(self, *, min_length: int = 1, max_length: int = 10_000) -> None:
+        self._min, self._max = min_length, max_length
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if not isinstance(value, str):
+            return _refuse(findings, path, value, f"must be text, not {type_name(value)}", _quote_hint(value))
+        if not self._min <= len(value) <= self._max:
+            return _refuse(findings, path, value, f"must have {self._min} to {self._max} characters")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "minLength": self._min, "maxLength": self._max}
+
+
+class Whole(Shape):
+    """A whole number within bounds; True and 1.0 are not whole numbers."""
+
+    def __init__(self, *, least: int, most: int = MAX_WHOLE) -> None:
+        self._least, self._most = least, most
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if type(value) is not int or not self._least <= value <= self._most:
+            return _refuse(findings, path, value, f"must be {self._expects()}")
+        return value
+
+    def _expects(self) -> str:
+        if self._most == MAX_WHOLE:
+            return f"a whole number of at least {self._least}"
+        return f"a whole number from {self._least} to {self._most}"
+
+    def schema(self) -> dict[str, object]:
+        bound = {} if self._most == MAX_WHOLE else {"maximum": self._most}
+        return {"type": "integer", "minimum": self._least, **bound}
+
+
+class Number(Shape):
+    """A finite number within bounds, read as a float; whole numbers are welcome where they are exact."""
+
+    def __init__(self, *, least: float, most: float = math.inf) -> None:
+        self._least, self._most = least, most
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        wanted = f"at least {self._least}" if self._most == math.inf else f"from {self._least} to {self._most}"
+        if type(value) is int and abs(value) <= 1 << 53:
+            value = float(value)
+        if type(value) is not float or not math.isfinite(value) or not self._least <= value <= self._most:
+            return _refuse(findings, path, value, f"must be a number, {wanted}")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        bound = {} if self._most == math.inf else {"maximum": self._most}
+        return {"type": "number", "minimum": self._least, **bound}
+
+
+class Flag(Shape):
+    """True or False, nothing that merely looks like it."""
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if type(value) is not bool:
+            return _refuse(findings, path, value, "must be true or false")
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "boolean"}
+
+
+class Duration(Shape):
+    """A timedelta, written `30s`; a bare number is refused because its unit would be a guess."""
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if isinstance(value, str):
+            try:
+                value = parse_duration(value)
+            except ValueError as fault:
+                return _refuse(findings, path, value, str(fault))
+        if not isinstance(value, timedelta):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            remedy = f"give it a unit: '{value}s' or '{value}ms'" if number else "write it as in '30s'"
+            return _refuse(findings, path, value, "must be a duration with a unit", remedy)
+        if value < timedelta(0) or (not value and not self._zero):
+            return _refuse(findings, path, value, f"must {'not be negative' if self._zero else 'be longer than 0'}")
+        return value
+
+    def write(self, value: object) -> object:
+        return format_duration(cast("timedelta", value))
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(d|h|ms|us|m|s))+$", "examples": ["30s", "1h30m"]}
+
+
+class Size(Shape):
+    """A number of bytes, at least `least`; files may say `64MiB`."""
+
+    def __init__(self, *, least: int = 1) -> None:
+        self._least = least
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        size: object = value
+        if isinstance(value, str):
+            try:
+                size = parse_size(value)
+            except ValueError as fault:
+                return _refuse(findings, path, value, str(fault))
+        if type(size) is not int or not self._least <= size <= MAX_WHOLE:
+            return _refuse(findings, path, value, f"must be a number of bytes, at least {self._least}")
+        return size
+
+    def schema(self) -> dict[str, object]:
+        text = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(B|kB|MB|GB|KiB|MiB|GiB)$"}
+        return {"anyOf": [{"type": "integer", "minimum": self._least}, text]}
+
+
+class Choice(Shape):
+    """One of a closed set of words."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if not isinstance(value, str) or value not in self._words:
+            remedy = did_you_mean(value, self._words) if isinstance(value, str) else ""
+            return _refuse(findings, path, value, f"must be one of {', '.join(self._words)}", remedy)
+        return value
+
+    def schema(self) -> dict[str, object]:
+        return {"enum": list(self._words)}
+
+
+class Maybe(Shape):
+    """Another shape, or None for "not said here"."""
+
+    def __init__(self, inner: Shape) -> None:
+        self._inner = inner
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        return None if value is None else self._inner.read(value, path, findings)
+
+    def write(self, value: object) -> object:
+        return None if value is None else self._inner.write(value)
+
+    def schema(self) -> dict[str, object]:
+        return self._inner.schema()
+
+
+class TextList(Shape):
+    """A list of texts, kept as a tuple."""
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if not isinstance(value, list | tuple):
+            return _refuse(findings, path, value, f"must be a list of texts, not {type_name(value)}")
+        items = cast("list[object]", value)
+        read = [Text().read(item, (*path, index), findings) for index, item in enumerate(items)]
+        return NOTHING if NOTHING in read else tuple(read)
+
+    def write(self, value: object) -> object:
+        return list(cast("tuple[str, ...]", value))
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "array", "items": {"type": "string"}}
+
+
+class WholeByName(Shape):
+    """A mapping from names to whole numbers of at least 1."""
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if not isinstance(value, Mapping):
+            return _refuse(findings, path, value, f"must be a mapping of names to numbers, not {type_name(value)}")
+        read: dict[str, object] = {}
+        for name, number in cast("Mapping[object, object]", value).items():
+            if not isinstance(name, str) or not name:
+                return _refuse(findings, path, name, "must have names as keys")
+            read[name] = Whole(least=1).read(number, (*path, name), findings)
+        return NOTHING if NOTHING in read.values() else read
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}}
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """A frozen struct whose fields are checked, and brought to their native form, when it is made.
+
+    Raises:
+        ValidationFailedError: when made with a wrong value; it lists every wrong field.
+    """
+
+    shapes: ClassVar[Mapping[str, Shape]] = {}
+    title: ClassVar[str] = "declaration"
+
+    def __post_init__(self) -> None:
+        findings = Findings()
+        for name, shape in self.shapes.items():
+            given = getattr(self, name)
+            read = shape.read(given, (name,), findings)
+            if read is not given and read is not NOTHING:
+                msgspec.structs.force_setattr(self, name, read)
+        if not findings.problems:
+            self.check(findings)
+        if findings.problems:
+            raise ValidationFailedError(findings.problems, what=self.title)
+
+    def check(self, findings: Findings) -> None:
+        """Rules across fields; called once every field is right by itself."""
+
+    def plain(self) -> dict[str, object]:
+        """The fields that differ from their defaults, in plain form."""
+        defaults = {field.name: _default(field) for field in msgspec.structs.fields(self)}
+        said = {name: getattr(self, name) for name in self.shapes}
+        return {name: self.shapes[name].write(v) for name, v in said.items() if v != defaults[name]}
+
+
+class Nested(Shape, Generic[S]):
+    """A `Declared` struct, given as itself, as a mapping of its fields or, with `bare`, as one plain value.
+
+    Args:
+        bare: field that a value which is not a mapping stands for (`concurrency: 8`).
+    """
+
+    def __init__(self, struct: type[S], *, bare: str | None = None) -> None:
+        self._struct, self._bare = struct, bare
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if isinstance(value, self._struct):
+            return value
+        if self._bare is not None and value is not None and not isinstance(value, Mapping):
+            read = self._struct.shapes[self._bare].read(value, path, findings)
+            return NOTHING if read is NOTHING else self._struct(**{self._bare: read})
+        return read_declared(self._struct, value, path, findings)
+
+    def write(self, value: object) -> object:
+        plain = cast("S", value).plain()
+        return plain[self._bare] if self._bare is not None and plain.keys() == {self._bare} else plain
+
+    def schema(self) -> dict[str, object]:
+        mapping = declared_schema(self._struct)
+        if self._bare is None:
+            return mapping
+        return {"anyOf": [self._struct.shapes[self._bare].schema(), mapping]}
+
+
+def read_declared(struct: Callable[..., S], value: object, path: Path, findings: Findings) -> S | msgspec.UnsetType:
+    """Read a mapping into `struct`, noting unknown fields and every wrong one; `NOTHING` when there was any."""
+    declared = cast("type[S]", struct)
+    if not isinstance(value, Mapping):
+        findings.add(path, f"must be a mapping of {declared.title} fields, not {type_name(value)}", value=value)
+        return NOTHING
+    before = len(findings.problems)
+    fields: dict[str, object] = {}
+    for name, given in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or name not in declared.shapes:
+            findings.add_unknown(path, str(name), declared.shapes, what=f"{declared.title} field")
+        else:
+            fields[name] = declared.shapes[name].read(given, (*path, name), findings)
+    if len(findings.problems) > before:
+        return NOTHING
+    try:
+        return declared(**fields)
+    except ValidationFailedError as failed:
+        findings.include(failed.problems, path)
+        return NOTHING
+
+
+def declared_schema(struct: type[Declared]) -> dict[str, object]:
+    """JSON Schema of the mapping form of `struct`; defaults are shown where a file could write them."""
+    properties: dict[str, object] = {}
+    for field in msgspec.structs.fields(struct):
+        shape, default = struct.shapes[field.name], _default(field)
+        shown_default = {} if default is None or default is msgspec.NODEFAULT else {"default": shape.write(default)}
+        properties[field.name] = shape.schema() | shown_default
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def type_name(value: object) -> str:
+    """What users call the type of a plain value."""
+    names: dict[type, str] = {
+        type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "text",
+        bytes: "bytes", list: "a list", dict: "a mapping",
+    }  # fmt: skip
+    return names.get(type(value), type(value).__name__)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+
+
+def _refuse(findings: Findings, path: Path, value: object, message: str, remedy: str = "") -> msgspec.UnsetType:
+    findings.add(path, message, remedy=remedy, value=value)
+    return NOTHING
+
+
+def _quote_hint(value: object) -> str:
+    return "put it in quotes" if isinstance(value, bool | int | float) else ""

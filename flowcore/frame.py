@@ -1,0 +1,184 @@
+"""What flows through a chain: frames of rows and in-band signals.
+
+Owns: `Frame`, the cover rule's data, `Failure`, the signals.
+Does not own: who is told when a row is settled (flowcore.settlement) or how frames move (flowruntime.operators).
+
+Always holds, on every edge: each row of a frame as its scope opened it is covered exactly once, by the parts that
+carry its `(scope, seq)`; a covered row is there as a value or absent with a reason (dropped by default, else `failed`
+or `skipped`). Rows inside one part are in ascending order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a row is absent: the node that failed on it and its exception."""
+
+    node: str
+    error: BaseException
+    attempts: int = 1
+
+
+class Opened:
+    """A frame as its scope opened it: what is known of its rows for as long as one of them is in flight.
+
+    Holds one entry per column the source gave; nothing per row is added by a chain without filters.
+    """
+
+    __slots__ = (
+        "closed",
+        "cursor",
+        "executions",
+        "families",
+        "headers",
+        "keys",
+        "ledger",
+        "parents",
+        "positions",
+        "records",
+        "scope",
+        "seq",
+        "size",
+        "times",
+    )
+
+    def __init__(
+        self,
+        scope: str,
+        seq: int,
+        size: int,
+        *,
+        records: Sequence[Any] | None = None,
+        keys: Sequence[object] | None = None,
+        times: Sequence[object] | None = None,
+        headers: Sequence[Mapping[str, object]] | None = None,
+        positions: Sequence[object] | None = None,
+        parents: Sequence[tuple[Opened, int]] | None = None,
+    ) -> None:
+        self.scope = scope
+        """Id of the stage that opened the rows; the root scope's is the source's node id."""
+        self.seq = seq
+        """Dense within the scope."""
+        self.size = size
+        self.records = records
+        self.keys = keys
+        self.times = times
+        self.headers = headers
+        self.positions = positions
+        self.parents = parents
+        """For each row the row of the outer scope it came from; None in a root scope."""
+        self.ledger: Any = None
+        """The runtime's settlement entry for this frame."""
+        self.cursor: Any = None
+        """Where the source stands once the whole frame is settled."""
+        self.executions: Any = None
+        """The runtime's per-row execution entries, made on first use."""
+        self.families: Any = None
+        """The runtime's entry per parent row, in scopes opened by an expand stage."""
+        self.closed = False
+
+    def root(self, row: int) -> tuple[Opened, int]:
+        """The root record a row descends from (the first of several parents)."""
+        opened = self
+        while opened.parents is not None:
+            opened, row = opened.parents[row]
+        return opened, row
+
+    def __repr__(self) -> str:
+        return f"<Opened {self.scope}#{self.seq} rows={self.size}>"
+
+
+class Frame(Generic[T]):
+    """A part of an opened frame on one edge: the rows that are there, and the rows it covers."""
+
+    __slots__ = ("covers", "failed", "opened", "rows", "skipped", "values")
+
+    def __init__(  # noqa: PLR0913 - one argument per column; built on the hot path, where a dict of options would cost
+        self,
+        opened: Opened,
+        values: list[T],
+        rows: list[int] | None = None,
+        covers: Sequence[int] | None = None,
+        failed: dict[int, Failure] | None = None,
+        skipped: dict[int, Failure] | None = None,
+    ) -> None:
+        self.opened = opened
+        self.values = values
+        self.rows = rows
+        """Index in the opened frame of each value; None: values are rows 0..size-1."""
+        self.covers = covers
+        """The rows this part answers for; None: all of them. Always a superset of `rows`."""
+        self.failed = failed
+        """Covered rows that failed at the node whose output this edge is; None: none did."""
+        self.skipped = skipped
+        """Covered rows that did not run because of a failure further up; None: none."""
+
+    @property
+    def covered(self) -> Sequence[int]:
+        """The rows this part answers for, always as a sequence."""
+        return range(self.opened.size) if self.covers is None else self.covers
+
+    @property
+    def present(self) -> Sequence[int]:
+        """The rows whose values are here, always as a sequence."""
+        return range(self.opened.size) if self.rows is None else self.rows
+
+    def __repr__(self) -> str:
+        return f"<Frame {self.opened.scope}#{self.opened.seq} {len(self.values)} of {len(self.covered)} rows>"
+
+
+class Watermark(msgspec.Struct, frozen=True):
+    """No row with an earlier event time is expected after this one. Seconds since the epoch, UTC."""
+
+    time_s: float
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """Everything before it belongs to epochs up to and including this one."""
+
+    epoch: int
+
+
+class End(msgspec.Struct, frozen=True):
+    """Nothing follows on this edge."""
+
+
+Signal = Watermark | Barrier | End
+END = End()
+
+
+class Record(Generic[T]):
+    """One row as a raw operator sees it: a value and the duty to answer for it."""
+
+    __slots__ = ("_origin", "value")
+
+    def __init__(self, value: T, origin: object) -> None:
+        self.value = value
+        self._origin = origin
+
+    def with_value(self, value: Any) -> Record[Any]:
+        """The same row with another value; its origin, and so its settlement, is kept."""
+        return Record(value, self._origin)
+
+    def drop(self) -> Record[Any]:
+        """Answer that this row yields nothing; forward the result like any record."""
+        return Record(msgspec.UNSET, self._origin)
+
+    @property
+    def dropped(self) -> bool:
+        return self.value is msgspec.UNSET
+
+    @property
+    def origin(self) -> object:
+        """Opaque; equal for all records that stem from one row."""
+        return self._origin
+
+    def __repr__(self) -> str:
+        return f"Record({self.value!r})"

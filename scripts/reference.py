@@ -101,7 +101,7 @@ def _attribute(attribute: griffe.Attribute) -> str:
 
 
 def _prose(docstring: str) -> Iterator[str]:
-    """A docstring as Markdown: its summary as text, the rest as written, so that pictures keep their columns."""
+    """A docstring as Markdown: its summary as text, the rest as written, so pictures keep their columns."""
     summary, _, rest = inspect.cleandoc(docstring).partition("\n\n")
     if summary:
         yield summary

@@ -52,6 +52,10 @@ def _message_of(error: BaseException) -> str:
         return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
 
 
+def _shortened(text: str, limit: int = 200) -> str:
+    return repr(text) if len(text) <= limit else f"{text[:limit]!r}... ({len(text)} characters)"
+
+
 def _plain(fact: object) -> object:
     if fact is None or isinstance(fact, bool | int | float | str):
         return fact
@@ -123,6 +127,32 @@ class ConfigError(BuildError, ValueError):
     """A node's or connector's configuration is invalid."""
 
 
+class ExpressionError(BuildError, ValueError):
+    """An expression does not compile: attributes `text`, `reason`, `line` and `column` (from 1), `remedy`."""
+
+    text: str
+    reason: str
+    line: int | None
+    column: int | None
+    remedy: str
+
+    def __init__(
+        self, text: str, /, *, reason: str, line: int | None = None, column: int | None = None, remedy: str = ""
+    ) -> None:
+        place = "" if column is None else f" at column {column}"
+        if line is not None and line > 1:
+            place = f" at line {line}, column {column}"
+        message = f"expression {_shortened(text)} does not compile: {reason}{place}"
+        super().__init__(
+            f"{message}; {remedy}" if remedy else message,
+            text=text,
+            reason=reason,
+            line=line,
+            column=column,
+            remedy=remedy,
+        )
+
+
 class TransitionError(FlowError, ValueError):
     """A workflow state cannot follow another one."""
 
@@ -144,6 +174,16 @@ class RunFailedError(RunError):
 
 class CoercionError(RunError, ValueError):
     """A value cannot be turned into the kind asked for without changing it."""
+
+
+class ExpressionEvaluationError(RunError, ValueError):
+    """An expression has no value for this row: attributes `text`, `reason`."""
+
+    text: str
+    reason: str
+
+    def __init__(self, text: str, /, *, reason: str) -> None:
+        super().__init__(f"expression {_shortened(text)} failed: {reason}", text=text, reason=reason)
 
 
 class NodeTimeoutError(RunError, TimeoutError):

@@ -1,0 +1,172 @@
+"""References in a definition's texts: `${params.x}`, `${NAME:-default}`, and the escape `$${`.
+
+Owns: their grammar, `ParamText` (a configuration value that waits for its params), and what a plain scalar is.
+Does not own: reading the environment (the runtime passes it in), filling params (flowcore.binding).
+
+Always holds: after `substitute` no environment reference is left, and text from the environment is never scanned
+for references again; `escape` undoes what `substitute` would do to a literal text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+PARAM_NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+
+_TOKEN = re.compile(
+    rf"\$\$\{{|\$\{{params\.(?P<param>{PARAM_NAME_PATTERN})\}}"
+    r"|\$\{(?P<env>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}|(?P<bad>\$\{)"
+)
+_PARAM = re.compile(rf"(?P<escaped>\$\$\{{params\.)|\$\{{params\.(?P<param>{PARAM_NAME_PATTERN})\}}")
+_KEPT_PARAM = re.compile(rf"\$\{{(?!params\.{PARAM_NAME_PATTERN}\}})")
+_WHOLE = re.compile(r"\$\{[^{}]*\}")
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_WORDS: Final = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    ".nan": float("nan"), ".NaN": float("nan"), ".NAN": float("nan"),
+    ".inf": float("inf"), ".Inf": float("inf"), ".INF": float("inf"), "+.inf": float("inf"),
+    "-.inf": float("-inf"), "-.Inf": float("-inf"), "-.INF": float("-inf"),
+}  # fmt: skip
+
+
+class ReferenceFault(ValueError):  # noqa: N818 - caught where it is turned into a finding; users never see it
+    """A reference cannot be resolved; the message says why, `remedy` what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class ParamRef(msgspec.Struct, frozen=True):
+    """`${params.name}`."""
+
+    name: str
+
+
+class ParamText(msgspec.Struct, frozen=True):
+    """A configuration value that waits for its params: literal texts and references in turn.
+
+    A single reference takes the param's value with its kind; mixed with text, the value is written into it.
+    """
+
+    parts: tuple[str | ParamRef, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Params this value waits for, in order, repeated if used twice."""
+        return tuple(part.name for part in self.parts if isinstance(part, ParamRef))
+
+    def source(self) -> str:
+        """The text a file would hold."""
+        return "".join(
+            f"${{params.{part.name}}}" if isinstance(part, ParamRef) else escape(part) for part in self.parts
+        )
+
+    def __str__(self) -> str:
+        return self.source()
+
+
+class Unquoted(str):
+    """A text written without quotes in YAML: what a reference in it resolves to is typed like a plain scalar."""
+
+    __slots__ = ()
+
+
+def param(name: str) -> ParamText:
+    """Reference to a param, for a configuration written in code: `config={"limit": param("limit")}`."""
+    return ParamText((ParamRef(name),))
+
+
+def parse_params(text: str) -> str | ParamText:
+    """`text` with its `${params.x}` found; other `${` stay literal, `$${params.` stands for `${params.`."""
+    if "${params." not in text:
+        return text
+    parts: list[str | ParamRef] = []
+    end = 0
+    for match in _PARAM.finditer(text):
+        parts.append(text[end : match.start()])
+        parts.append("${params." if match["escaped"] else ParamRef(match["param"]))
+        end = match.end()
+    parts.append(text[end:])
+    return _joined(parts)
+
+
+def substitute(text: str, env: Mapping[str, str]) -> object:
+    """Resolve the references of one text of a file.
+
+    Returns:
+        The text; a ParamText when it refers to params; for an `Unquoted` text that is one whole environment
+        reference, the value a plain scalar with that content has (`8` is the number 8).
+
+    Raises:
+        ReferenceFault: a variable is not set and has no default, or `${` starts no reference.
+    """
+    if "${" not in text:
+        return str(text)
+    parts: list[str | ParamRef] = []
+    end = 0
+    for match in _TOKEN.finditer(text):
+        parts.append(text[end : match.start()])
+        parts.append(_resolve(match, env))
+        end = match.end()
+    parts.append(text[end:])
+    joined = _joined(parts)
+    if isinstance(text, Unquoted) and isinstance(joined, str) and _WHOLE.fullmatch(text):
+        return plain_scalar(joined)
+    return joined
+
+
+def escape(text: str) -> str:
+    """`text` written so that `substitute` gives it back unchanged."""
+    return text.replace("${", "$${")
+
+
+def escape_but_params(text: str) -> str:
+    """Like `escape`, with `${params.x}` left as the reference it is (expressions)."""
+    return _KEPT_PARAM.sub("$${", text)
+
+
+def plain_scalar(text: str) -> None | bool | int | float | str:
+    """The value of an unquoted scalar, by the core schema of YAML 1.2: `no`, `012`, `1:30` and dates are text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text):
+        return int(text, 0) if text[:2] in {"0x", "0o"} else int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _resolve(match: re.Match[str], env: Mapping[str, str]) -> str | ParamRef:
+    if match["param"]:
+        return ParamRef(match["param"])
+    name = match["env"]
+    if name:
+        value = env.get(name) or match["default"]
+        if value is None:
+            value = env.get(name)
+        if value is None:
+            raise ReferenceFault(
+                f"environment variable {name} is not set", f"set it, or give a default: ${{{name}:-...}}"
+            )
+        return value
+    if match["bad"]:
+        raise ReferenceFault("'${' starts no reference", "write ${NAME}, ${NAME:-default}, ${params.name}, or $${ for '${'")
+    return "${"
+
+
+def _joined(parts: list[str | ParamRef]) -> str | ParamText:
+    """Neighbouring texts made one, empty ones left out."""
+    merged: list[str | ParamRef] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        elif part != "":
+            merged.append(part)
+    if all(isinstance(part, str) for part in merged):
+        return "".join(str(part) for part in merged)
+    return ParamText(tuple(merged))

@@ -86,11 +86,11 @@ check: $(DEV) ## static: format, lint, types, layers, dependencies, changelog, l
 
 test: $(DEV) ## quick tests; make test WORKERS=4 for more processes
 	@echo "== quick tests"
-	@$(BIN)/pytest -n $(WORKERS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 test-long: $(DEV) ## seeds, fuzz, differential, the built wheel in a clean environment
 	@echo "== long tests"
-	@$(BIN)/pytest -n $(WORKERS) -m long
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m long
 
 test-versions: $(DEV) ## quick tests under every Python 3.11 to 3.14 of this machine
 	@$(BIN)/python scripts/test_versions.py --uv "$(UV)" --weights "$(WEIGHTS)" --workers $(WORKERS)

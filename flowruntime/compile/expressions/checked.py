@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-Expr: TypeAlias = "Constant | Unsigned | Identifier | Select | Call | ListOf | MapOf | Comprehension | Unsupported"
+Expr: TypeAlias = (
+    "Constant | Unsigned | Identifier | Select | Call | ListOf | MapOf | Comprehension | Unsupported"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +217,9 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Field]]:
             case kind:
                 raise ValueError(f"malformed checked expression: wire type {kind} at byte {at}")
         if at + size > len(data):
-            raise ValueError(f"malformed checked expression: {size} bytes expected at byte {at} of {len(data)}")
+            raise ValueError(
+                f"malformed checked expression: {size} bytes expected at byte {at} of {len(data)}"
+            )
         chunk = data[at : at + size]
         at += size
         yield tag >> 3, struct.unpack("<d", chunk)[0] if tag & 7 == _FIXED64 else chunk
@@ -230,7 +234,9 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:  # noqa: PLR2004 - the continuation bit
             return value, at + count + 1
-    raise ValueError(f"malformed checked expression: a number of more than {_MAX_VARINT_BYTES} bytes at byte {at}")
+    raise ValueError(
+        f"malformed checked expression: a number of more than {_MAX_VARINT_BYTES} bytes at byte {at}"
+    )
 
 
 def _message(data: bytes) -> dict[int, list[_Field]]:

@@ -1,0 +1,182 @@
+"""Compiled expressions against the library: random expressions, random values, same results and same errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+from cel_expr_python import cel
+from flowcore.errors import ExpressionError, ExpressionEvaluationError
+from flowcore.values import same_value
+from flowruntime.compile.expressions.api import compile_expression
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+VARIABLES = ("value", "a", "b")
+CEL: Any = cel
+ENVIRONMENT = CEL.NewEnv(variables=dict.fromkeys(VARIABLES, CEL.Type.DYN))
+
+# --- values --------------------------------------------------------------------------------------------
+
+FIELDS = ("x", "y", "kind", "n")
+NUMBERS = (
+    0, 1, 2, 10, -1, -3, 7, 1 << 53, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63), 1 << 63, (1 << 64) - 1, 10**12,
+    0.0, -0.0, 1.0, 2.5, -1.5, 10.0, 0.1, float(1 << 53), float(1 << 63), 1e300, math.inf, -math.inf, math.nan,
+)  # fmt: skip
+TEXTS = ("", "a", "b", "card", "x", "ab", "é", "\U0001f600a", "12", "-7", "1.5", " 1", "1e3", "true")
+UNFIT = (1 << 64, -(1 << 63) - 1, "\ud800", object(), {1.5: 1}, ["a", 1 << 70], {"x": "a\udfff"}, (1, 2))
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.sampled_from((b"", b"a", b"\xff")),
+    st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), st.text(max_size=3),
+)  # fmt: skip
+keys = st.one_of(st.sampled_from(FIELDS), st.sampled_from(FIELDS), st.sampled_from((1, 2, True, "")))
+fit = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=4)),
+    max_leaves=8,
+)
+records = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, st.one_of(scalars, fit)))
+values = st.one_of(records, records, records, fit)
+wild = st.one_of(
+    values,
+    st.sampled_from(UNFIT),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, st.one_of(scalars, st.sampled_from(UNFIT)))),
+)
+
+# --- expressions ---------------------------------------------------------------------------------------
+
+literals = st.sampled_from(
+    ("0", "1", "2", "10", "-1", "1.0", "2.5", "0.0", '"card"', '"a"', '""', '"x"', "true", "false", "null", 'b"a"')
+    + ("9007199254740993", "9223372036854775807", "-9223372036854775808", "9007199254740992.0", '"\\u00e9"', "1u")
+    + ("1e400", "[]", "[1, 2]", '["card", "a"]', "{}", '{"x": 1}', "[1, 2.5]", "[true]", '["a", 1]')
+)
+paths = st.one_of(
+    st.sampled_from(VARIABLES),
+    st.builds(".".join, st.tuples(st.sampled_from(VARIABLES), st.sampled_from(FIELDS))),
+    st.builds(".".join, st.tuples(st.just("value"), st.sampled_from(FIELDS), st.sampled_from(FIELDS))),
+    st.builds("value[{}]".format, st.sampled_from(('"x"', '"kind"', "0", "1", "1.0", "true", "a", "b"))),
+)
+
+
+def extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Larger expressions of smaller ones; most are well typed at run time sometimes, few always."""
+    binary = st.sampled_from(("<", "<=", ">", ">=", "==", "!=", "+", "-", "*", "/", "%", "in"))
+    logic = st.sampled_from(("&&", "||"))
+    one = st.sampled_from(
+        ("!({})", "-({})", "size({})", "({}).size()", "string({})", "int({})", "double({})", "[{}, a]", "dyn({})")
+        + ('{{"x": {}}}', "({}).x", "({})[0]", "has(({}).kind)", '({}).matches("^a")', '({}).matches("a.c")', "bool({})")
+        + ("({}).exists(i, i == a)", "({}).all(i, i > 1)", "({}).map(i, i + 1)", "type({}) == int", "uint({})", "({}).y")
+    )
+    two = st.sampled_from(("({}).contains({})", "({}).startsWith({})", "({}).endsWith({})", "({})[{}]"))
+    return st.one_of(
+        st.builds("{1} {0} {2}".format, binary, paths, literals),
+        st.builds("{1} {0} {2}".format, binary, literals, paths),
+        st.builds("({1} {0} {2})".format, binary, inner, inner),
+        st.builds("({1} {0} {2})".format, logic, inner, inner),
+        st.builds("({1} {0} {2} {0} {3})".format, logic, inner, inner, inner),
+        st.builds("({} ? {} : {})".format, inner, inner, inner),
+        st.builds(str.format, one, inner),
+        st.builds(str.format, two, inner, inner),
+        st.builds("has({}.{})".format, paths, st.sampled_from(FIELDS)),
+    )
+
+
+expressions = st.recursive(st.one_of(paths, paths, literals), extend, max_leaves=7)
+
+# --- the reference -------------------------------------------------------------------------------------
+
+CONVERSION = ("Non-CEL value type", "out of range for", "Invalid map key type: 'double'", "basic_string")
+
+
+class Failed(Exception):  # noqa: N818 - an outcome, not an error of ours
+    """The library reports an error; `unfit` when it could not take the values at all."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.unfit = any(mark in reason for mark in CONVERSION)
+
+
+def by_library(text: str, data: dict[str, object]) -> object:
+    """What the library says, on the values as they are."""
+    try:
+        result = ENVIRONMENT.compile(text).eval(data=data)
+    except RuntimeError as fault:
+        raise Failed(str(fault)) from None
+    if result.type().name() in ("ERROR", "UNKNOWN"):
+        raise Failed(str(result.value()))
+    return _with_bytes(result.plain_value())
+
+
+def _with_bytes(value: Any) -> object:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, list):
+        return [_with_bytes(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {key: _with_bytes(item) for key, item in cast("dict[object, object]", value).items()}
+    return value
+
+
+def check(text: str, data: dict[str, object], boolean: bool) -> None:
+    """Ours and the library's answer are the same value, or both are errors."""
+    try:
+        returns = ENVIRONMENT.compile(text).return_type().name()
+    except RuntimeError:
+        with pytest.raises(ExpressionError):
+            compile_expression(text, variables=VARIABLES)
+        return
+    if returns.startswith("TYPE") or (boolean and returns not in ("BOOL", "DYN")):
+        return
+    compiled = compile_expression(text, variables=VARIABLES, result="bool" if boolean else "any")
+    ours: object = None
+    failed: ExpressionEvaluationError | None = None
+    try:
+        ours = compiled(**data)
+    except ExpressionEvaluationError as fault:
+        failed = fault
+    shown = f"{text}\n  on {data!r}\n  as {compiled.python}\n  ours {failed or ours!r}"
+    try:
+        theirs = by_library(text, data)
+    except Failed as fault:
+        assert failed or fault.unfit, f"{shown}\n  the library fails: {fault}"
+        return
+    if boolean and not isinstance(theirs, bool):
+        assert failed, f"{shown}\n  the library gives {theirs!r}, which is no bool"
+        return
+    assert not failed, f"{shown}\n  the library gives {theirs!r}"
+    assert same_value(ours, theirs), f"{shown}\n  the library gives {theirs!r}"
+
+
+QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=QUIET)
+@given(text=expressions, value=values, a=fit, b=scalars, boolean=st.booleans())
+def test_compiled_expressions_answer_as_the_library_does(
+    text: str, value: object, a: object, b: object, boolean: bool
+) -> None:
+    check(text, {"value": value, "a": a, "b": b}, boolean)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
+@given(text=expressions, value=wild, a=wild, b=wild)
+def test_values_the_library_cannot_take_never_change_an_answer(text: str, value: object, a: object, b: object) -> None:
+    """Where the library answers at all, ours is the same; where it only refuses the values, ours may answer or raise."""
+    check(text, {"value": value, "a": a, "b": b}, boolean=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", range(8))
+def test_twenty_thousand_expressions_answer_as_the_library_does(number: int) -> None:
+    print(f"seed {number}")
+
+    @seed(number)
+    @settings(max_examples=3_000, deadline=None, suppress_health_check=QUIET, database=None)
+    @given(text=expressions, value=wild, a=fit, b=wild, boolean=st.booleans())
+    def run(text: str, value: object, a: object, b: object, boolean: bool) -> None:
+        check(text, {"value": value, "a": a, "b": b}, boolean)
+
+    run()

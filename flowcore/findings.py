@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -58,14 +58,34 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A remedy naming the nearest known words, or all of them when none is near and they are few."""
+    """A remedy naming the nearest known words, or the first 40 of them when none is near."""
     words = [known_word for known_word in known if known_word]
-    near = difflib.get_close_matches(word[:64], words, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(word[:64], words[:1_000], n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(repr(candidate) for candidate in near)}?"
     if not words:
         return ""
     return f"known here: {', '.join(sorted(words)[:40])}"
+
+
+class MarksUnder(Mapping[Path, Mark]):
+    """The marks of one part of a document, seen from that part."""
+
+    __slots__ = ("_marks", "_prefix")
+
+    def __init__(self, marks: Mapping[Path, Mark], prefix: Path) -> None:
+        self._marks = marks
+        self._prefix = prefix
+
+    def __getitem__(self, path: Path) -> Mark:
+        return self._marks[(*self._prefix, *path)]
+
+    def __iter__(self) -> Iterator[Path]:
+        depth = len(self._prefix)
+        return (path[depth:] for path in self._marks if path[:depth] == self._prefix)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 class Findings:
@@ -118,6 +138,10 @@ class Findings:
                     line=problem.line if problem.line is not None else mark.line,
                 )
             )
+
+    def branch(self) -> Findings:
+        """Empty findings with the same marks: for an attempt whose problems may turn out not to matter."""
+        return Findings(marks=self._marks, file=self._file)
 
     def mark_of(self, path: Path) -> Mark:
         """Where `path`, or the nearest parent that has a mark, was written."""

@@ -115,6 +115,7 @@ class WorkerProcess:
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             if not selector.select(self._timeout_s):
+                self._started().kill()
                 message = f"no answer within {self._timeout_s:g} s"
                 raise ContenderError(message)
         line = stdout.readline()

@@ -46,7 +46,7 @@ def test_runs_alternate_and_warm_ups_do_not_count() -> None:
 @pytest.mark.parametrize("wrong_at", [0, 2])
 def test_a_wrong_result_costs_a_contender_all_its_times_whenever_it_comes(wrong_at: int) -> None:
     log: list[str] = []
-    results: list[object] = [RESULT] * wrong_at + [[1, 2, 4]]
+    results: list[object] = [*[RESULT] * wrong_at, [1, 2, 4]]
     runners = {"right": Scripted("right", log), "wrong": Scripted("wrong", log, results=results)}
     outcomes = contest(runners, {"right": RESULT, "wrong": RESULT}, repeats=3, warmups=1)
     assert outcomes["wrong"].samples == []

@@ -19,5 +19,7 @@ def test_a_peer_without_a_pin_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_the_reason_of_a_failed_installation_is_its_last_lines_in_one() -> None:
-    complaint = "  x No solution found:\n  \u2570\u2500\u25b6 Because bytewax has no wheels,\n      it cannot be used.\n\n"
+    complaint = (
+        "  x No solution:\n  \u2570\u2500\u25b6 Because bytewax has no wheels,\n    it cannot be used.\n\n"
+    )
     assert reason(complaint) == "Because bytewax has no wheels, it cannot be used."

@@ -3,8 +3,9 @@
 Owns: `EventCodec`, upcasters, and the errors of reading what is not an event.
 Does not own: files and topics (the recorder, connectors).
 
-Always holds: encoding never fails and never changes a value in silence: what JSON cannot say (NaN, infinities, integers
-beyond 64 bits, bytes, unpaired surrogates, foreign objects, nesting beyond `MAX_DEPTH`) is written in a marked form.
+Always holds: encoding never fails and never changes a value in silence: what JSON cannot say (NaN,
+infinities, integers beyond 64 bits, bytes, unpaired surrogates, foreign objects, nesting beyond `MAX_DEPTH`)
+is written in a marked form.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class EventCodec:
         return _encode(event, msgspec.json.encode)
 
     def encode_msgpack(self, event: ExecutionEvent | Gap) -> bytes:
+        """The same as msgpack."""
         return _encode(event, msgspec.msgpack.encode)
 
     def decode_json(self, data: bytes | str) -> ExecutionEvent | Gap:
@@ -97,7 +99,9 @@ class EventCodec:
         """Like `decode_json`, for `encode_msgpack`."""
         return self._decode(data, msgspec.msgpack.decode, self._msgpack.decode)
 
-    def _decode(self, data: Any, decode: Callable[..., Any], decode_current: Callable[[Any], Any]) -> ExecutionEvent | Gap:
+    def _decode(
+        self, data: bytes | str, decode: Callable[..., Any], decode_current: Callable[[Any], Any]
+    ) -> ExecutionEvent | Gap:
         try:
             head = cast("_Head", decode(data, type=_Head))
             current = self._versions.get(head.kind)
@@ -113,7 +117,9 @@ class EventCodec:
                 value=_shown(data),
             ) from broken
 
-    def _upcast(self, head: _Head, current: int, fields: dict[str, Any], data: object) -> ExecutionEvent | Gap:
+    def _upcast(
+        self, head: _Head, current: int, fields: dict[str, Any], data: object
+    ) -> ExecutionEvent | Gap:
         if head.version > current:
             raise EventVersionError(
                 f"{head.kind} has version {head.version!r}, the newest known here is {current}; "
@@ -144,18 +150,29 @@ class EventCodec:
         )
 
 
-def plain_payload(value: object, depth: int = 0) -> Any:
-    """`value` as data that JSON and msgpack both carry without loss; what they cannot say is marked `{"$...": text}`."""
+def plain_payload(value: object, depth: int = 0) -> object:
+    """`value` as data that JSON and msgpack both carry; what they cannot say is marked `{"$...": text}`."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return _plain_text(value)
+    if isinstance(value, int | float):
+        return _plain_number(value)
+    if isinstance(value, bytes | bytearray):
+        return {"$bytes": base64.b64encode(value).decode()}
+    return _plain_container(value, depth)
+
+
+def _plain_number(value: float) -> object:
     if isinstance(value, int):
         return int(value) if int(value) in _INT64 else {"$int": str(int(value))}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"$bytes": base64.b64encode(value).decode()}
+    return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
+
+
+def _plain_container(value: object, depth: int) -> object:
+    if isinstance(value, msgspec.Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        value = {name: field for name, field in fields if field is not msgspec.UNSET}
     if depth >= MAX_DEPTH:
         return {"$truncated": f"nested deeper than {MAX_DEPTH}"}
     if isinstance(value, Mapping):
@@ -163,9 +180,6 @@ def plain_payload(value: object, depth: int = 0) -> Any:
         return {_plain_text(str(key)): plain_payload(item, depth + 1) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain_payload(item, depth + 1) for item in cast("Sequence[object]", value)]
-    if isinstance(value, msgspec.Struct):
-        fields = {name: getattr(value, name) for name in value.__struct_fields__}
-        return {name: plain_payload(item, depth + 1) for name, item in fields.items() if item is not msgspec.UNSET}
     return {"$repr": _plain_text(_safe_repr(value))}
 
 
@@ -173,9 +187,10 @@ def _encode(event: ExecutionEvent | Gap, encode: Callable[[Any], bytes]) -> byte
     if not isinstance(event, _HAS_PAYLOAD):
         try:
             return encode(event)
-        except (msgspec.MsgspecError, UnicodeEncodeError, OverflowError, RecursionError, TypeError, ValueError):
-            pass  # a text with an unpaired surrogate, an error's fact of a foreign type: the slow way below
-    return encode({"kind": type(event).__name__, **plain_payload(event)})
+        except (msgspec.MsgspecError, OverflowError, TypeError, ValueError):
+            pass  # a text with an unpaired surrogate or the like: the slow way below
+    fields = cast("dict[str, object]", plain_payload(event))
+    return encode({"kind": type(event).__name__, **fields})
 
 
 def _plain_text(text: str) -> str:

@@ -1,13 +1,13 @@
 """What happened in a run, as plain values: one frozen type per kind of event.
 
 Owns: the kinds of `ExecutionEvent`, the fields all of them share, and `Gap`, which stands for events missed.
-Does not own: their text and binary form (`flowcore.event_codec`), delivery (`flowruntime.events`), or when the engine
-publishes one.
+Does not own: their text and binary form (`flowcore.event_codec`), delivery (`flowruntime.events`), or when
+the engine publishes one.
 
-Always holds: an event is immutable plain data; times are Unix seconds, UTC, from the runtime's clock; `seq` and `at` are
-given by the bus at publication, every other time by whoever saw it happen. Values that flowed through the workflow are
-absent unless capture was asked for, secrets always. A kind that changes its fields raises its `version` default and
-leaves an upcaster behind, so that old recordings load.
+Always holds: an event is immutable plain data; times are Unix seconds, UTC, from the runtime's clock; `seq`
+and `at` are given by the bus at publication, every other time by whoever saw it happen. Values that flowed
+through the workflow are absent unless capture was asked for, secrets always. A kind that changes its fields
+raises its `version` default and leaves an upcaster behind, so that old recordings load.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
-# --- the workflow as a whole ---------------------------------------------------------------------------------
+# --- the workflow as a whole ------------------------------------------------------------------------------
 
 
 class WorkflowStarted(ExecutionEvent, frozen=True, kw_only=True):
@@ -94,6 +94,7 @@ class _Ended(ExecutionEvent, frozen=True, kw_only=True):
 
     @property
     def duration_s(self) -> float:
+        """From start to end."""
         return self.ended_at - self.started_at
 
 
@@ -133,7 +134,7 @@ class WorkflowResumed(ExecutionEvent, frozen=True, kw_only=True):
     paused_s: float
 
 
-# --- one node ------------------------------------------------------------------------------------------------
+# --- one node ---------------------------------------------------------------------------------------------
 
 
 class _NodeFact(ExecutionEvent, frozen=True, kw_only=True):
@@ -142,6 +143,7 @@ class _NodeFact(ExecutionEvent, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str | None:
+        """The node."""
         return self.node
 
 
@@ -168,6 +170,7 @@ class NodeCompleted(_NodeFact, frozen=True, kw_only=True):
 
     @property
     def duration_s(self) -> float:
+        """From start to end."""
         return self.ended_at - self.started_at
 
 
@@ -182,6 +185,7 @@ class NodeFailed(_NodeFact, frozen=True, kw_only=True):
 
     @property
     def duration_s(self) -> float:
+        """From start to end."""
         return self.ended_at - self.started_at
 
 
@@ -213,7 +217,7 @@ class NodeEvent(_NodeFact, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-# --- how it goes ---------------------------------------------------------------------------------------------
+# --- how it goes ------------------------------------------------------------------------------------------
 
 
 class StageProgress(ExecutionEvent, frozen=True, kw_only=True):
@@ -238,6 +242,7 @@ class StageProgress(ExecutionEvent, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str | None:
+        """The stage."""
         return self.stage
 
 
@@ -252,6 +257,7 @@ class LoopBlocked(ExecutionEvent, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str | None:
+        """The node."""
         return self.node
 
 
@@ -285,15 +291,16 @@ TERMINAL_KINDS: tuple[type[ExecutionEvent], ...] = (
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=True):
-    """Stands where events are missing: delivered events plus `missed` make what was published to this subscriber."""
+    """Stands where events are missing: events delivered plus `missed` make what was published."""
 
     missed: int
     first_seq: int
-    """The missed ones lie between this and `last_seq`, both included; so may some that were delivered or not wanted."""
+    """The missed ones lie between this and `last_seq`, both included; so may some that were delivered or not
+    wanted."""
     last_seq: int
     exact: bool = True
-    """False after resuming with a filter from before the history: how many of the lost ones matched is not known
-    any more, and `missed` counts them all."""
+    """False after resuming with a filter from before the history: how many of the lost ones matched is not
+    known any more, and `missed` counts them all."""
 
     def joined(self, other: Gap) -> Gap:
         """One gap for both."""

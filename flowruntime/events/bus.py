@@ -166,7 +166,7 @@ class EventBus(Delivery):
             kinds: classes of events, base classes included; None means all.
             buffer: most events held for this subscriber; at least 1.
             policy: what happens beyond; see `Subscription`.
-            since: begin after this `seq`: a Gap for what the history has lost, then what it holds (kept beside
+            since: begin after this `seq`: a Gap for what the history has lost, then what it holds (beside
                 `buffer`), then live, without hole or duplicate.
             where: further condition, run inside `publish`; one that raises disconnects the subscriber.
             name: for logs and statistics.

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import cast
 
@@ -36,7 +36,7 @@ def quiet(_: Fact) -> None:
     """Reports are of no interest here."""
 
 
-def seqs(entries: list[ExecutionEvent | Gap]) -> list[int | tuple[int, int]]:
+def seqs(entries: Sequence[ExecutionEvent | Gap]) -> list[int | tuple[int, int]]:
     """Events as their seq, gaps as (missed, first)."""
     return [(e.missed, e.first_seq) if isinstance(e, Gap) else e.seq for e in entries]
 
@@ -240,7 +240,7 @@ async def test_a_lagging_subscriber_of_policy_disconnect_gets_the_rest_a_gap_and
     assert caught.value.facts()["cause"] == "lagged"
 
 
-# --- resumption --------------------------------------------------------------------------------------------
+# --- resumption -------------------------------------------------------------------------------------------
 
 
 async def test_resuming_continues_without_hole_or_duplicate() -> None:
@@ -302,7 +302,7 @@ def test_resuming_from_the_future_is_refused() -> None:
         EventBus().subscribe(since=7)
 
 
-# --- block -------------------------------------------------------------------------------------------------
+# --- block ------------------------------------------------------------------------------------------------
 
 
 async def test_a_publisher_that_asks_ready_loses_nothing_to_a_slow_block_subscriber() -> None:
@@ -347,7 +347,7 @@ async def test_leaving_lets_blocked_publishers_go_on() -> None:
     await waiting
 
 
-# --- threads -----------------------------------------------------------------------------------------------
+# --- threads ----------------------------------------------------------------------------------------------
 
 
 async def test_events_of_other_threads_arrive_in_their_order_on_the_loop() -> None:
@@ -394,7 +394,7 @@ def test_publishing_from_a_thread_after_the_loop_ended_is_counted() -> None:
     assert "loop of the event bus is closed" in facts[0].line()
 
 
-# --- closing -----------------------------------------------------------------------------------------------
+# --- closing ----------------------------------------------------------------------------------------------
 
 
 async def test_closing_lets_subscribers_take_what_is_buffered_and_ends_them() -> None:
@@ -465,7 +465,7 @@ def test_wrong_arguments_are_refused_with_the_value(arguments: dict[str, object]
         subscribe(**arguments)
 
 
-# --- Observable --------------------------------------------------------------------------------------------
+# --- Observable -------------------------------------------------------------------------------------------
 
 
 async def test_the_observable_pushes_events_and_completes_with_the_bus() -> None:

@@ -1,0 +1,217 @@
+"""Events as values, and their JSON and msgpack forms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowcore.errors import NodeTimeoutError
+from flowcore.event_codec import (
+    CODEC,
+    MAX_DEPTH,
+    EventCodec,
+    EventDecodeError,
+    EventVersionError,
+    UnknownEventKindError,
+    plain_payload,
+)
+from flowcore.events import (
+    KINDS,
+    TERMINAL_KINDS,
+    ErrorInfo,
+    Event,
+    ExecutionEvent,
+    Gap,
+    LoopBlocked,
+    NodeCompleted,
+    NodeEvent,
+    NodeFailed,
+    NodeRetrying,
+    NodeSkipped,
+    NodeStarted,
+    RowCounts,
+    StageProgress,
+    WorkflowCancelled,
+    WorkflowCompleted,
+    WorkflowFailed,
+    WorkflowPartial,
+    WorkflowPaused,
+    WorkflowResumed,
+    WorkflowStarted,
+)
+
+WHO: dict[str, Any] = {"workflow_id": "w", "execution_id": "x", "seq": 7, "at": 1.5}
+WHEN: dict[str, Any] = {"started_at": 1.0, "ended_at": 3.5}
+ERROR = ErrorInfo.of(NodeTimeoutError("node 'a' did not answer", node="a", timeout_s=2.0))
+
+ONE_OF_EACH: tuple[ExecutionEvent, ...] = (
+    WorkflowStarted(**WHO, name="triage", mode="stream", nodes=4),
+    WorkflowCompleted(**WHO, **WHEN, counts=RowCounts(received=3, completed=3)),
+    WorkflowPartial(**WHO, **WHEN, failed_nodes=("a", "b")),
+    WorkflowFailed(**WHO, **WHEN, error=ERROR, node="a"),
+    WorkflowCancelled(**WHO, **WHEN, reason="told to"),
+    WorkflowPaused(**WHO, reason="asked"),
+    WorkflowResumed(**WHO, paused_s=2.0),
+    NodeStarted(**WHO, node="a", started_at=1.0),
+    NodeCompleted(**WHO, **WHEN, node="a", rows=3, dropped=1),
+    NodeCompleted(**WHO, **WHEN, node="a", outputs={"out": ["é", 1, None]}),
+    NodeFailed(**WHO, **WHEN, node="a", error=ERROR),
+    NodeRetrying(**WHO, node="a", attempt=1, max_attempts=3, delay_s=0.5, error=ERROR),
+    NodeSkipped(**WHO, node="b", cause="a", reason="failed"),
+    NodeEvent(**WHO, node="a", channel="progress", data={"done": 0.5}),
+    StageProgress(**WHO, stage="s", nodes=("a",), counts=RowCounts(), rate_per_s=0.0, interval_s=1.0),
+    LoopBlocked(**WHO, node="a", stack="...", blocked_s=0.3),
+)
+
+
+@pytest.mark.parametrize("event", [*ONE_OF_EACH, Gap(missed=3, first_seq=1, last_seq=9, exact=False)])
+def test_every_kind_reads_back_equal_from_json_and_msgpack(event: ExecutionEvent | Gap) -> None:
+    line = CODEC.encode_json(event)
+    assert b"\n" not in line
+    assert CODEC.decode_json(line) == event
+    assert CODEC.decode_msgpack(CODEC.encode_msgpack(event)) == event
+
+
+def test_the_examples_above_are_every_kind_there_is() -> None:
+    assert {type(event) for event in ONE_OF_EACH} == set(KINDS) == set(get_args(Event))
+    assert set(TERMINAL_KINDS) < set(KINDS)
+
+
+def test_an_event_is_about_a_node_a_stage_or_the_workflow() -> None:
+    assert {event.subject for event in ONE_OF_EACH} == {None, "a", "b", "s"}
+
+
+def test_durations_are_the_nodes_own() -> None:
+    assert NodeCompleted(**WHO, **WHEN, node="a").duration_s == 2.5
+
+
+def test_outputs_are_absent_unless_captured() -> None:
+    line = CODEC.encode_json(NodeCompleted(**WHO, **WHEN, node="a"))
+    assert b"outputs" not in line
+
+
+def test_an_error_travels_with_its_facts() -> None:
+    assert (
+        ErrorInfo(
+            kind="NodeTimeoutError",
+            message="node 'a' did not answer",
+            retriable=True,
+            facts={"node": "a", "timeout_s": 2.0},
+        )
+        == ERROR
+    )
+    assert ErrorInfo.of(KeyError("x")) == ErrorInfo(kind="KeyError", message="'x'")
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("payload", "form"),
+    [
+        (math.nan, {"$float": "nan"}),
+        ([math.inf, -0.0], [{"$float": "inf"}, -0.0]),
+        (2**70, {"$int": str(2**70)}),
+        (-(2**63), -(2**63)),
+        (b"\x00\xff", {"$bytes": "AP8="}),
+        ("\ud800", "\\ud800"),
+        ({1: (True, None)}, {"1": [True, None]}),
+        (Unprintable(), {"$repr": "<Unprintable whose __repr__ raised RuntimeError>"}),
+    ],
+)
+def test_what_json_cannot_say_is_marked_never_changed_in_silence(payload: object, form: object) -> None:
+    assert plain_payload(payload) == form
+    event = NodeEvent(**WHO, node="a", channel="data", data=payload)
+    expected = msgspec.structs.replace(event, data=form)
+    assert CODEC.decode_json(CODEC.encode_json(event)) == expected
+    assert CODEC.decode_msgpack(CODEC.encode_msgpack(event)) == expected
+
+
+def test_a_payload_that_holds_itself_is_cut_at_a_depth() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    line = CODEC.encode_json(NodeEvent(**WHO, node="a", channel="data", data=loop))
+    assert f"nested deeper than {MAX_DEPTH}".encode() in line
+
+
+def test_a_text_with_an_unpaired_surrogate_is_written_visibly_in_any_kind() -> None:
+    event = WorkflowPaused(**WHO, reason="\udc80")
+    assert CODEC.decode_json(CODEC.encode_json(event)) == msgspec.structs.replace(event, reason="\\udc80")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_encoding_never_fails_and_both_forms_agree(payload: object) -> None:
+    event = NodeEvent(**WHO, node="a", channel="data", data=payload)
+    assert CODEC.decode_json(CODEC.encode_json(event)) == CODEC.decode_msgpack(CODEC.encode_msgpack(event))
+
+
+@given(st.binary() | st.text() | JSON.map(lambda value: msgspec.json.encode(plain_payload(value))))
+def test_reading_garbage_raises_nothing_but_the_codecs_error(data: bytes | str) -> None:
+    with pytest.raises(EventDecodeError):
+        CODEC.decode_json(data)
+    if isinstance(data, bytes):
+        with pytest.raises(EventDecodeError):
+            CODEC.decode_msgpack(data)
+
+
+def test_deep_nesting_is_the_codecs_error_too() -> None:
+    with pytest.raises(EventDecodeError, match="not an event"):
+        CODEC.decode_json(b'{"kind":"NodeEvent","data":' + b"[" * 100_000)
+
+
+def test_an_unknown_kind_names_itself_and_the_known_ones() -> None:
+    with pytest.raises(
+        UnknownEventKindError, match="unknown kind of event 'LlmCall'; known are WorkflowStarted"
+    ):
+        CODEC.decode_json(b'{"kind":"LlmCall"}')
+
+
+class Moved(ExecutionEvent, frozen=True, kw_only=True):
+    """Version 1 had `from`, version 2 `origin`, version 3 added `distance_m`."""
+
+    version: int = 3
+    origin: str
+    distance_m: float
+
+
+MOVED = EventCodec(
+    [*KINDS, Moved],
+    {
+        ("Moved", 1): lambda fields: {**fields, "origin": fields["from"]},
+        ("Moved", 2): lambda fields: {**fields, "distance_m": 0.0},
+    },
+)
+
+
+def test_old_versions_are_brought_up_step_by_step() -> None:
+    now = Moved(workflow_id="w", origin="here", distance_m=0.0)
+    assert MOVED.decode_json(b'{"kind":"Moved","version":1,"workflow_id":"w","from":"here"}') == now
+    old = msgspec.msgpack.encode({"kind": "Moved", "version": 2, "workflow_id": "w", "origin": "here"})
+    assert MOVED.decode_msgpack(old) == now
+    assert MOVED.decode_json(MOVED.encode_json(now)) == now
+
+
+def test_a_newer_version_says_which_flowrx_can_read_it() -> None:
+    with pytest.raises(
+        EventVersionError, match=r"Moved has version 4, the newest known here is 3; read it with"
+    ):
+        MOVED.decode_json(b'{"kind":"Moved","version":4,"workflow_id":"w"}')
+
+
+def test_a_version_no_upcaster_reaches_is_refused() -> None:
+    with pytest.raises(EventVersionError, match="no upcaster leads from 0 to 1"):
+        MOVED.decode_json(b'{"kind":"Moved","version":0,"workflow_id":"w"}')

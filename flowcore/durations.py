@@ -13,7 +13,14 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Final
 
-_UNIT_US: Final = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1}
+_UNIT_US: Final = {
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+}
 _UNIT_BYTES: Final = {
     "B": 1,
     "kB": 1_000,
@@ -79,7 +86,9 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        message = "must be a number of bytes, or one with a unit of B, kB, MB, GB, KiB, MiB or GiB, as in '64MiB'"
+        message = (
+            "must be a number of bytes, or one with a unit of B, kB, MB, GB, KiB, MiB or GiB, as in '64MiB'"
+        )
         raise ValueError(message)
     size = Fraction(match[1]) * _UNIT_BYTES[match[2]]
     if size.denominator != 1:

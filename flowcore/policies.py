@@ -15,7 +15,19 @@ from typing import ClassVar, Final, Literal, TypedDict
 import msgspec
 
 from flowcore.findings import Findings
-from flowcore.shapes import Choice, Declared, Duration, Maybe, Nested, Number, Shape, Size, Text, TextList, Whole
+from flowcore.shapes import (
+    Choice,
+    Declared,
+    Duration,
+    Maybe,
+    Nested,
+    Number,
+    Shape,
+    Size,
+    Text,
+    TextList,
+    Whole,
+)
 
 OnError = Literal["stop_workflow", "continue"]
 Order = Literal["ordered", "by_key", "unordered"]

@@ -73,7 +73,13 @@ class ParamText(msgspec.Struct, frozen=True):
 
 
 class Unquoted(str):
-    """A text written without quotes in YAML: what a reference in it resolves to is typed like a plain scalar."""
+    """A text written without quotes in YAML: a whole reference to the environment is typed as a plain scalar."""
+
+    __slots__ = ()
+
+
+class FromEnvironment(str):
+    """The text one whole `${NAME}` resolved to: a field that is no text may type it like a plain scalar."""
 
     __slots__ = ()
 
@@ -97,12 +103,11 @@ def parse_params(text: str) -> str | ParamText:
     return _joined(parts)
 
 
-def substitute(text: str, env: Mapping[str, str]) -> object:
+def substitute(text: str, env: Mapping[str, str]) -> str | ParamText:
     """Resolve the references of one text of a file.
 
     Returns:
-        The text; a ParamText when it refers to params; for an `Unquoted` text that is one whole environment
-        reference, the value a plain scalar with that content has (`8` is the number 8).
+        The text; a ParamText when it refers to params; a FromEnvironment when the text is one whole reference.
 
     Raises:
         ReferenceFault: a variable is not set and has no default, or `${` starts no reference.
@@ -117,9 +122,7 @@ def substitute(text: str, env: Mapping[str, str]) -> object:
         end = match.end()
     parts.append(text[end:])
     joined = _joined(parts)
-    if isinstance(text, Unquoted) and isinstance(joined, str) and _WHOLE.fullmatch(text):
-        return plain_scalar(joined)
-    return joined
+    return FromEnvironment(joined) if isinstance(joined, str) and _WHOLE.fullmatch(text) else joined
 
 
 def escape(text: str) -> str:
@@ -155,7 +158,9 @@ def _resolve(match: re.Match[str], env: Mapping[str, str]) -> str | ParamRef:
             )
         return value
     if match["bad"]:
-        raise ReferenceFault("'${' starts no reference", "write ${NAME}, ${NAME:-default}, ${params.name}, or $${ for '${'")
+        raise ReferenceFault(
+            "'${' starts no reference", "write ${NAME}, ${NAME:-default}, ${params.name}, or $${ for '${'"
+        )
     return "${"
 
 

@@ -19,9 +19,9 @@ import msgspec
 
 from flowcore.durations import format_duration, parse_duration, parse_size
 from flowcore.errors import ValidationFailedError
-from flowcore.findings import NOTHING, Findings, Path, did_you_mean
+from flowcore.findings import NOTHING, Findings, Path, did_you_mean, shown
+from flowcore.references import FromEnvironment, plain_scalar
 
-T = TypeVar("T")
 S = TypeVar("S", bound="Declared")
 
 MAX_WHOLE: Final = (1 << 63) - 1
@@ -54,7 +54,7 @@ class Text(Shape):
             return _refuse(findings, path, value, f"must be text, not {type_name(value)}", _quote_hint(value))
         if not self._min <= len(value) <= self._max:
             return _refuse(findings, path, value, f"must have {self._min} to {self._max} characters")
-        return value
+        return str.__str__(value)
 
     def schema(self) -> dict[str, object]:
         return {"type": "string", "minLength": self._min, "maxLength": self._max}
@@ -67,6 +67,7 @@ class Whole(Shape):
         self._least, self._most = least, most
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
+        value = _typed(value)
         if type(value) is not int or not self._least <= value <= self._most:
             return _refuse(findings, path, value, f"must be {self._expects()}")
         return value
@@ -88,7 +89,10 @@ class Number(Shape):
         self._least, self._most = least, most
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
-        wanted = f"at least {self._least}" if self._most == math.inf else f"from {self._least} to {self._most}"
+        wanted = (
+            f"at least {self._least}" if self._most == math.inf else f"from {self._least} to {self._most}"
+        )
+        value = _typed(value)
         if type(value) is int and abs(value) <= 1 << 53:
             value = float(value)
         if type(value) is not float or not math.isfinite(value) or not self._least <= value <= self._most:
@@ -104,6 +108,7 @@ class Flag(Shape):
     """True or False, nothing that merely looks like it."""
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
+        value = _typed(value)
         if type(value) is not bool:
             return _refuse(findings, path, value, "must be true or false")
         return value
@@ -129,14 +134,20 @@ class Duration(Shape):
             remedy = f"give it a unit: '{value}s' or '{value}ms'" if number else "write it as in '30s'"
             return _refuse(findings, path, value, "must be a duration with a unit", remedy)
         if value < timedelta(0) or (not value and not self._zero):
-            return _refuse(findings, path, value, f"must {'not be negative' if self._zero else 'be longer than 0'}")
+            return _refuse(
+                findings, path, value, f"must {'not be negative' if self._zero else 'be longer than 0'}"
+            )
         return value
 
     def write(self, value: object) -> object:
         return format_duration(cast("timedelta", value))
 
     def schema(self) -> dict[str, object]:
-        return {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(d|h|ms|us|m|s))+$", "examples": ["30s", "1h30m"]}
+        return {
+            "type": "string",
+            "pattern": r"^([0-9]+(\.[0-9]+)?(d|h|ms|us|m|s))+$",
+            "examples": ["30s", "1h30m"],
+        }
 
 
 class Size(Shape):
@@ -146,7 +157,7 @@ class Size(Shape):
         self._least = least
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
-        size: object = value
+        size = value = _typed(value)
         if isinstance(value, str):
             try:
                 size = parse_size(value)
@@ -169,9 +180,10 @@ class Choice(Shape):
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
         if not isinstance(value, str) or value not in self._words:
-            remedy = did_you_mean(value, self._words) if isinstance(value, str) else ""
+            near = did_you_mean(value, self._words) if isinstance(value, str) else ""
+            remedy = near if near.startswith("did you") else ""
             return _refuse(findings, path, value, f"must be one of {', '.join(self._words)}", remedy)
-        return value
+        return str.__str__(value)
 
     def schema(self) -> dict[str, object]:
         return {"enum": list(self._words)}
@@ -215,7 +227,9 @@ class WholeByName(Shape):
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
         if not isinstance(value, Mapping):
-            return _refuse(findings, path, value, f"must be a mapping of names to numbers, not {type_name(value)}")
+            return _refuse(
+                findings, path, value, f"must be a mapping of names to numbers, not {type_name(value)}"
+            )
         read: dict[str, object] = {}
         for name, number in cast("Mapping[object, object]", value).items():
             if not isinstance(name, str) or not name:
@@ -288,17 +302,28 @@ class Nested(Shape, Generic[S]):
         return {"anyOf": [self._struct.shapes[self._bare].schema(), mapping]}
 
 
-def read_declared(struct: Callable[..., S], value: object, path: Path, findings: Findings) -> S | msgspec.UnsetType:
+def read_declared(
+    struct: Callable[..., S], value: object, path: Path, findings: Findings
+) -> S | msgspec.UnsetType:
     """Read a mapping into `struct`, noting unknown fields and every wrong one; `NOTHING` when there was any."""
     declared = cast("type[S]", struct)
+    if value is NOTHING:
+        return NOTHING  # noted where it was refused
     if not isinstance(value, Mapping):
-        findings.add(path, f"must be a mapping of {declared.title} fields, not {type_name(value)}", value=value)
+        findings.add(
+            path, f"must be a mapping of {declared.title} fields, not {type_name(value)}", value=value
+        )
         return NOTHING
     before = len(findings.problems)
     fields: dict[str, object] = {}
     for name, given in cast("Mapping[object, object]", value).items():
         if not isinstance(name, str) or name not in declared.shapes:
-            findings.add_unknown(path, str(name), declared.shapes, what=f"{declared.title} field")
+            findings.add_unknown(
+                path,
+                name if isinstance(name, str) else shown(name),
+                declared.shapes,
+                what=f"{declared.title} field",
+            )
         else:
             fields[name] = declared.shapes[name].read(given, (*path, name), findings)
     if len(findings.problems) > before:
@@ -315,7 +340,9 @@ def declared_schema(struct: type[Declared]) -> dict[str, object]:
     properties: dict[str, object] = {}
     for field in msgspec.structs.fields(struct):
         shape, default = struct.shapes[field.name], _default(field)
-        shown_default = {} if default is None or default is msgspec.NODEFAULT else {"default": shape.write(default)}
+        shown_default = (
+            {} if default is None or default is msgspec.NODEFAULT else {"default": shape.write(default)}
+        )
         properties[field.name] = shape.schema() | shown_default
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
@@ -333,9 +360,21 @@ def _default(field: msgspec.structs.FieldInfo) -> object:
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
 
 
-def _refuse(findings: Findings, path: Path, value: object, message: str, remedy: str = "") -> msgspec.UnsetType:
+def _refuse(
+    findings: Findings, path: Path, value: object, message: str, remedy: str = ""
+) -> msgspec.UnsetType:
     findings.add(path, message, remedy=remedy, value=value)
     return NOTHING
+
+
+def _typed(value: object) -> object:
+    """What a text from the environment says where no text is wanted: `8` is the number 8."""
+    if not isinstance(value, FromEnvironment):
+        return value
+    try:
+        return plain_scalar(value)
+    except ValueError:  # thousands of digits
+        return str.__str__(value)
 
 
 def _quote_hint(value: object) -> str:

@@ -9,151 +9,31 @@ a wrong call raises at once and leaves the workflow as it was. Two workflows are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, Unpack, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, Unpack, cast, runtime_checkable
 
 import msgspec
 
 from flowcore.connection import Connection, ConnectionKind, make_connection, parse_endpoint
 from flowcore.errors import BuildError
-from flowcore.findings import Findings, Path, did_you_mean, path_text, shown
+from flowcore.findings import Findings, Mark, Path, did_you_mean, path_text, shown
 from flowcore.ids import NodeId, WorkflowId, check_node_id, node_id_fault, suggest_node_id
-from flowcore.policies import NO_POLICIES, ON_ERROR_WORDS, NodePolicies, OnError, PolicyFields
-from flowcore.references import PARAM_NAME_PATTERN, ParamRef, ParamText, parse_params
-from flowcore.shapes import (
-    Choice,
-    Declared,
-    Duration,
-    Flag,
-    Maybe,
-    Nested,
-    Shape,
-    Size,
-    Whole,
-    WholeByName,
-    read_declared,
-)
-from flowcore.values import MAX_DEPTH, Kind, kind_of, same_value
-
-Delivery = Literal["at_least_once", "at_most_once"]
+from flowcore.policies import NO_POLICIES, NodePolicies, PolicyFields
+from flowcore.references import parse_params
+from flowcore.settings import ParamSpec, Settings, param_name_fault
+from flowcore.shapes import read_declared
+from flowcore.values import MAX_DEPTH, same_value
 
 WORKFLOW_TYPE: Final = "workflow"
 """Type of a node that is a workflow itself."""
 
-PARAM_KINDS: Final = ("bool", "int", "float", "str", "bytes", "list", "dict")
 MAX_NODES: Final = 10_000
 MAX_NESTING: Final = 8
-
-_MIB = 1 << 20
 
 
 class WorkflowError(BuildError, ValueError):
     """A builder call cannot be carried out; the message says what to write instead."""
-
-
-class ParamSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One declared param; without a default it must be given."""
-
-    default: Any = msgspec.UNSET
-    kind: Kind | None = None
-    """Kind the value must have; None: the default's kind, or any."""
-    description: str = ""
-
-    @property
-    def required(self) -> bool:
-        return self.default is msgspec.UNSET
-
-    @property
-    def effective_kind(self) -> Kind | None:
-        """The kind a given value is coerced to; None takes any."""
-        if self.kind is not None or self.default is msgspec.UNSET or self.default is None:
-            return self.kind
-        return kind_of(self.default)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ParamSpec):
-            return NotImplemented
-        mine, theirs = (self.kind, self.description), (other.kind, other.description)
-        return mine == theirs and same_value(self.default, other.default)
-
-    __hash__ = None  # type: ignore[assignment] - holds mutable defaults
-
-
-class Limits(Declared, frozen=True, kw_only=True):
-    """Rows in work at once, over all nodes of one type, or of one named resource."""
-
-    types: Mapping[str, int] = {}
-    resources: Mapping[str, int] = {}
-
-    title: ClassVar[str] = "limits"
-    shapes: ClassVar[Mapping[str, Shape]] = {"types": WholeByName(), "resources": WholeByName()}
-
-
-class Settings(Declared, frozen=True, kw_only=True):
-    """What holds for the whole workflow.
-
-    Attributes:
-        delivery: what a crash may do to a record: repeat it, or lose it.
-        on_error: what a row does that failed for good, where its node does not say.
-        max_in_flight: rows in work on a worker; None: derived from the stages' concurrency.
-        max_bytes: bytes in flight on a worker.
-        max_frame: rows a source hands over at once at most.
-        max_parallel: rows in work at once over all nodes; None: no limit beyond the nodes' own.
-        limits: the same per node type and per named resource.
-        timeout: of a whole request.
-        max_output_bytes: size of one output of a node.
-        max_children: rows one row may expand to.
-        drain_timeout: how long a stop waits for rows in work.
-        commit_interval: how often positions are committed.
-        max_redelivery: records per partition that may come again after a crash; None: 4 x max_in_flight, at
-            least 1,000.
-        capture: keep the payloads of every node in events and results.
-        allow_weaker: accept a node that weakens the delivery promised.
-    """
-
-    delivery: Delivery = "at_least_once"
-    on_error: OnError = "stop_workflow"
-    max_in_flight: int | None = None
-    max_bytes: int = 64 * _MIB
-    max_frame: int = 2_048
-    max_parallel: int | None = None
-    limits: Limits = Limits()
-    timeout: timedelta | None = None
-    max_output_bytes: int = 16 * _MIB
-    max_children: int = 1_000_000
-    drain_timeout: timedelta = timedelta(seconds=30)
-    commit_interval: timedelta = timedelta(seconds=1)
-    max_redelivery: int | None = None
-    capture: bool = False
-    allow_weaker: bool = False
-
-    title: ClassVar[str] = "settings"
-    shapes: ClassVar[Mapping[str, Shape]] = {
-        "delivery": Choice("at_least_once", "at_most_once"),
-        "on_error": Choice(*ON_ERROR_WORDS),
-        "max_in_flight": Maybe(Whole(least=1)),
-        "max_bytes": Size(),
-        "max_frame": Whole(least=1, most=1_000_000),
-        "max_parallel": Maybe(Whole(least=1)),
-        "limits": Nested(Limits),
-        "timeout": Maybe(Duration()),
-        "max_output_bytes": Size(),
-        "max_children": Whole(least=1),
-        "drain_timeout": Duration(zero=True),
-        "commit_interval": Duration(),
-        "max_redelivery": Maybe(Whole(least=1)),
-        "capture": Flag(),
-        "allow_weaker": Flag(),
-    }
-
-    def as_policies(self) -> NodePolicies:
-        """The lowest layer of `merge_policies`."""
-        return NodePolicies(
-            on_error=self.on_error, max_children=self.max_children, max_output_bytes=self.max_output_bytes
-        )
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -251,15 +131,21 @@ class Workflow:
     ) -> None:
         for what, text in (("name", name), ("version", version)):
             if not isinstance(text, str) or not text.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - a user's call
-                raise WorkflowError(f"a workflow's {what} must be text and not empty, got {shown(text)}", value=text)
+                raise WorkflowError(
+                    f"a workflow's {what} must be text and not empty, got {shown(text)}", value=text
+                )
         self.name: Final = name
         self.id: WorkflowId | None = None if id is None else WorkflowId(id)
         self.version: Final = version
         self.description: Final = description
-        self.params: Final = MappingProxyType({key: _param(key, value) for key, value in (params or {}).items()})
+        self.params: Final = MappingProxyType(
+            {key: _param(key, value) for key, value in (params or {}).items()}
+        )
         self.settings: Final = _settings(settings)
         self.local_types: Final[dict[str, object]] = {}
         """Functions and classes given to `add`, by type name; found before the registry's."""
+        self.marks: Mapping[Path, Mark] = {}
+        """Where each path of the definition was written, when it was loaded from a file; no part of equality."""
         self._nodes: Final[dict[NodeId, NodeSpec]] = {}
         self._connections: Final[list[Connection]] = []
         self._known: Final[set[Connection]] = set()
@@ -332,7 +218,8 @@ class Workflow:
         if spec.id in self._nodes:
             other = self._nodes[spec.id].type
             raise WorkflowError(
-                f"node {str(spec.id)!r} is already there (type {other!r}); give this one another id", node=spec.id
+                f"node {str(spec.id)!r} is already there (type {other!r}); give this one another id",
+                node=spec.id,
             )
         if len(self._nodes) >= MAX_NODES:
             raise WorkflowError(f"a workflow has at most {MAX_NODES} nodes; split it into nested workflows")
@@ -385,7 +272,9 @@ class Workflow:
             raise WorkflowError(f"chain needs at least two nodes, got {len(nodes)}")
         for node in nodes:
             if isinstance(node, PortRef) or (isinstance(node, str) and "." in node):
-                raise WorkflowError(f"chain joins default ports only, got {shown(node)}; use connect for a named port")
+                raise WorkflowError(
+                    f"chain joins default ports only, got {shown(node)}; use connect for a named port"
+                )
         for source, target in zip(nodes, nodes[1:], strict=False):
             self.connect(source, target)
 
@@ -416,7 +305,9 @@ class Workflow:
         node, port, path = self._source(end)
         if path:
             written = ".".join((node, port or "", *path))
-            raise WorkflowError(f"{written!r} names a field of an input; a connection ends at a port: {node}.{port}")
+            raise WorkflowError(
+                f"{written!r} names a field of an input; a connection ends at a port: {node}.{port}"
+            )
         return node, port
 
     def _own(self, end: NodeHandle | PortRef) -> NodeId:
@@ -445,20 +336,12 @@ class Workflow:
 _CONTENT: Final = (
     "name", "id", "version", "description", "params", "nodes", "connections", "settings", "local_types",
 )  # fmt: skip
-_PARAM_NAME = re.compile(PARAM_NAME_PATTERN)
 
 
 def nesting(workflow: Workflow) -> int:
     """How many workflows deep it is, itself included."""
     inner = [node.workflow for node in workflow.nodes.values() if node.workflow is not None]
     return 1 + max((nesting(each) for each in inner), default=0)
-
-
-def param_spec_fault(name: object) -> str | None:
-    """Why `name` cannot name a param, or None when it can."""
-    if isinstance(name, str) and _PARAM_NAME.fullmatch(name):
-        return None
-    return "must be a letter or '_', then letters, digits or '_'"
 
 
 def _identity(spec: NodeSpec) -> tuple[object, ...]:
@@ -486,7 +369,7 @@ def _type_of(given: object) -> tuple[str, object | None, Workflow | None]:
 
 
 def _param(name: str, given: object) -> ParamSpec:
-    fault = param_spec_fault(name)
+    fault = param_name_fault(name)
     if fault is not None:
         raise WorkflowError(f"param name {shown(name)} {fault}", value=name)
     return given if isinstance(given, ParamSpec) else ParamSpec(default=given)
@@ -503,7 +386,9 @@ def _settings(given: Settings | Mapping[str, object] | None) -> Settings:
 
 def _config(node_id: NodeId, config: Mapping[str, object]) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - a user's call
-        raise WorkflowError(f"node {str(node_id)!r}: config must be a mapping, got {shown(config)}", node=node_id)
+        raise WorkflowError(
+            f"node {str(node_id)!r}: config must be a mapping, got {shown(config)}", node=node_id
+        )
     return cast("Mapping[str, Any]", _copied(dict(config), (node_id, "config")))
 
 
@@ -520,9 +405,3 @@ def _copied(value: object, path: Path) -> object:
         pairs = cast("dict[object, object]", value).items()
         return {key: _copied(item, (*path, str(key))) for key, item in pairs}
     return value
-
-
-__all__ = [
-    "Connection", "ConnectionKind", "Delivery", "Endpoint", "Limits", "NodeHandle", "NodeSpec", "ParamRef", "ParamSpec",
-    "ParamText", "PortRef", "Settings", "Workflow", "WorkflowError",
-]  # fmt: skip

@@ -1,0 +1,183 @@
+"""Fields: read pieces of a definition with their references resolved, noting whatever is wrong.
+
+Owns: texts, flags, expressions and configuration values as they stand in a document.
+Does not own: which fields a workflow has (flowcore.document).
+
+Always holds: nothing raises; what is refused has its finding, exactly one, and reads as `NOTHING` or a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+import msgspec
+
+from flowcore.binding import config_params, expression_params
+from flowcore.findings import NOTHING, Findings, Path, shown
+from flowcore.plain import from_plain
+from flowcore.references import FromEnvironment, ParamText, ReferenceFault, Unquoted, plain_scalar, substitute
+from flowcore.settings import ParamSpec
+from flowcore.shapes import Flag, type_name
+from flowcore.values import MAX_DEPTH, ValueFormError
+
+_PARAM_PLACES = (
+    "params can stand in config, key and when; elsewhere use ${NAME:-default} from the environment"
+)
+
+
+class FieldReader:
+    """Reads pieces of one document; its findings carry path and line."""
+
+    def __init__(self, findings: Findings, env: Mapping[str, str]) -> None:
+        self.findings: Final = findings
+        self._env: Final = env
+
+    def mapping(
+        self,
+        data: object,
+        at: Path,
+        known: tuple[str, ...] | None = None,
+        *,
+        what: str = "",
+        keep_empty: bool = False,
+    ) -> dict[str, object]:
+        """`data` as a mapping of its known fields; anything else is noted. A known field left empty is left out."""
+        if not isinstance(data, dict):
+            self.findings.add(at, f"must be a mapping, not {type_name(data)}", value=data)
+            return {}
+        fields: dict[str, object] = {}
+        for name, value in cast("dict[object, object]", data).items():
+            if not isinstance(name, str):
+                self.findings.add(
+                    at, f"has the key {shown(name)}, which is not text", remedy="put it in quotes"
+                )
+            elif known is not None and name not in known:
+                self.findings.add_unknown(at, name, known, what=what)
+            elif known is None or keep_empty or value is not None:
+                fields[name] = value
+        return fields
+
+    def text(
+        self,
+        fields: Mapping[str, object],
+        name: str,
+        at: Path,
+        *,
+        required: bool = False,
+        empty: bool = False,
+    ) -> str | None:
+        """The text of a field; None when it is not there or was refused."""
+        here = (*at, name)
+        if name not in fields:
+            if required:
+                self.findings.add(here, "is missing", remedy=f"add it: {name}: ...")
+            return None
+        value = self.plain(fields[name], here)
+        if value is NOTHING:
+            return None
+        if not isinstance(value, str):
+            remedy = "put it in quotes" if isinstance(value, bool | int | float) else ""
+            self.findings.add(here, f"must be text, not {type_name(value)}", value=value, remedy=remedy)
+            return None
+        if not value.strip() and not empty:
+            self.findings.add(here, "must not be empty", value=value)
+            return None
+        return str.__str__(value)
+
+    def flag(self, fields: Mapping[str, object], name: str, at: Path, *, default: bool) -> bool:
+        """A true-or-false field."""
+        given = self.plain(fields.get(name, default), (*at, name))
+        read = given if given is NOTHING else Flag().read(given, (*at, name), self.findings)
+        return read if isinstance(read, bool) else default
+
+    def expression(self, data: object, at: Path, params: Mapping[str, ParamSpec]) -> object:
+        """Text with its environment references resolved and those to params kept as they are."""
+        text = self._resolved(data, at) if isinstance(data, str) else data
+        if isinstance(text, ParamText):
+            parts = (p if isinstance(p, str) else f"${{params.{p.name}}}" for p in text.parts)
+            text = "".join(parts)
+        if isinstance(text, str):
+            self.declared(expression_params(text), at, params)
+        return text
+
+    def declared(self, names: tuple[str, ...], at: Path, params: Mapping[str, ParamSpec]) -> None:
+        """Note those of `names` that are no declared param."""
+        for name in dict.fromkeys(names):
+            if name not in params:
+                self.findings.add_unknown(at, name, params, what="param")
+
+    def constant(self, data: object, at: Path) -> object:
+        """A value without references to params."""
+        value = self.value(data, at)
+        if config_params(value):
+            self.findings.add(at, "cannot refer to params", remedy=_PARAM_PLACES, value=data)
+        return value
+
+    def value(self, data: object, at: Path) -> object:
+        """A configuration value: references resolved, `$` forms read."""
+        if self._too_deep(at):
+            return None
+        if isinstance(data, str):
+            return self._config_text(data, at)
+        if isinstance(data, list):
+            return [self.value(item, (*at, index)) for index, item in enumerate(cast("list[object]", data))]
+        if isinstance(data, dict) and not self.is_form(cast("object", data)):
+            pairs = self.mapping(cast("object", data), at).items()
+            return {name.removeprefix("$"): self.value(item, (*at, name)) for name, item in pairs}
+        form = self.plain(cast("object", data), at)
+        try:
+            return None if form is NOTHING else from_plain(form)
+        except ValueFormError as fault:
+            self.findings.add(at, str(fault).removeprefix("value "), value=data)
+            return None
+
+    def plain(self, data: object, at: Path) -> object:
+        """Plain data with environment references resolved; params are refused."""
+        if self._too_deep(at):
+            return NOTHING
+        if isinstance(data, str):
+            resolved = self._resolved(data, at)
+            if isinstance(resolved, ParamText):
+                self.findings.add(at, "cannot refer to params", remedy=_PARAM_PLACES, value=data)
+                return NOTHING
+            return resolved
+        if isinstance(data, list):
+            items = [self.plain(item, (*at, index)) for index, item in enumerate(cast("list[object]", data))]
+            return [item for item in items if item is not NOTHING]  # what is left out here has its finding
+        if isinstance(data, dict):
+            pairs = self.mapping(cast("object", data), at).items()
+            read = {name: self.plain(item, (*at, name)) for name, item in pairs}
+            return {name: item for name, item in read.items() if item is not NOTHING}
+        return data
+
+    def _config_text(self, text: str, at: Path) -> object:
+        resolved = self._resolved(text, at)
+        if not isinstance(resolved, FromEnvironment):
+            return None if resolved is NOTHING else resolved
+        try:
+            return plain_scalar(resolved) if isinstance(text, Unquoted) else str.__str__(resolved)
+        except ValueError as fault:
+            self.findings.add(at, f"cannot be read: {fault}", value=str(text))
+            return None
+
+    def _resolved(self, text: str, at: Path) -> str | ParamText | msgspec.UnsetType:
+        try:
+            return substitute(text, self._env)
+        except ReferenceFault as fault:
+            self.findings.add(at, str(fault), value=str(text), remedy=fault.remedy)
+            return NOTHING
+
+    def _too_deep(self, at: Path) -> bool:
+        if len(at) <= MAX_DEPTH:
+            return False
+        self.findings.add(at[:6], f"is nested deeper than {MAX_DEPTH} levels")
+        return True
+
+    @staticmethod
+    def is_form(data: object) -> bool:
+        """Whether `data` is a `$` form such as `{$secret: NAME}`, well made or not."""
+        if not isinstance(data, dict):
+            return False
+        keys = cast("dict[object, object]", data)
+        return any(isinstance(key, str) and key[:1] == "$" and key[:2] != "$$" for key in keys)

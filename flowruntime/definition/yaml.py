@@ -1,0 +1,285 @@
+"""YAML to plain data with the line of every path, and back: the safe part of YAML, nothing else.
+
+Owns: what of YAML is accepted, how scalars are typed, and the limits on text, nodes, depth and aliases.
+Does not own: what the data means (flowcore.document).
+
+Always holds: no tag is followed, no key is lost, no scalar is guessed: `no`, `012`, `1:30` and dates are texts.
+Whatever the bytes, the answer is data or a ValidationFailedError with file and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
+from yaml.nodes import ScalarNode
+
+from flowcore.errors import Problem, ValidationFailedError
+from flowcore.findings import Mark, Path, path_text, shown
+from flowcore.references import Unquoted, plain_scalar
+
+MAX_NODES: Final = 200_000
+MAX_ALIASES: Final = 100
+MAX_DEPTH: Final = 100
+
+_STR_TAG: Final = "tag:yaml.org,2002:str"
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
+_MERGE_KEY: Final = "<<"
+
+
+class _Events(yaml.CSafeLoader):
+    """Used for its event stream alone: composing recurses in C and can be made to overflow the stack."""
+
+
+def parse_yaml(text: str, *, file: str | None = None) -> tuple[object, dict[Path, Mark]]:
+    """One YAML document as plain data, and where each path was written.
+
+    Args:
+        text: at most what `load` lets through; characters YAML forbids are refused with their line.
+        file: named in marks and problems.
+
+    Raises:
+        ValidationFailedError: not YAML, several documents, a tag, a duplicate key, a key that is no text, or a limit
+            exceeded (`MAX_NODES` with aliases unfolded, `MAX_ALIASES`, `MAX_DEPTH`).
+    """
+    events, targets = _scan(text, file)
+    if not events:
+        return None, {(): Mark(file, 1)}
+    reader = _Reader(events, targets, file)
+    return reader.read((), 0)[0], reader.marks
+
+
+def _scan(text: str, file: str | None) -> tuple[list[Event], dict[int, int]]:
+    """The events of the only document, and for each alias the index of the node it stands for."""
+    events: list[Event] = []
+    anchors: dict[str, int] = {}
+    targets: dict[int, int] = {}
+    open_nodes: list[int] = []
+    for event in _document(text, file):
+        index = len(events)
+        events.append(event)
+        if isinstance(event, AliasEvent):
+            targets[index] = _alias_target(event, anchors, open_nodes, file)
+        elif isinstance(event, NodeEvent) and event.anchor:
+            anchors[event.anchor] = index
+        if isinstance(event, CollectionStartEvent):
+            open_nodes.append(index)
+        elif isinstance(event, CollectionEndEvent):
+            open_nodes.pop()
+        for count, limit, what in (
+            (len(events), 2 * MAX_NODES, "values and brackets"),
+            (len(targets), MAX_ALIASES, "aliases"),
+            (len(open_nodes), MAX_DEPTH, "levels of nesting"),
+        ):
+            if count > limit:
+                raise _refusal(
+                    f"there are more than {limit} {what}", file, line=_line(event), remedy="make it smaller"
+                )
+    return events, targets
+
+
+def _document(text: str, file: str | None) -> Iterator[Event]:
+    """Events between the start and the end of the one document."""
+    documents = 0
+    try:
+        loader = _Events(text)
+        try:
+            while loader.check_event():
+                event: Event = loader.get_event()
+                if isinstance(event, DocumentStartEvent):
+                    documents += 1
+                    if documents > 1:
+                        raise _refusal(
+                            "there is a second document", file, line=_line(event), remedy="use one file each"
+                        )
+                elif not isinstance(event, StreamStartEvent | StreamEndEvent | DocumentEndEvent):
+                    yield event
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as fault:
+        raise _syntax_error(fault, text, file) from fault
+    except (ValueError, RecursionError) as fault:
+        if isinstance(fault, ValidationFailedError):
+            raise
+        raise _refusal(f"cannot be read as YAML: {shown(str(fault))}", file) from fault
+
+
+def _alias_target(event: AliasEvent, anchors: dict[str, int], open_nodes: list[int], file: str | None) -> int:
+    name = event.anchor
+    if name not in anchors:
+        raise _refusal(
+            f"the alias *{name} has no anchor before it", file, line=_line(event), remedy=f"add &{name}"
+        )
+    if anchors[name] in open_nodes:
+        raise _refusal(
+            f"the alias *{name} stands inside its own anchor", file, line=_line(event), remedy="write it out"
+        )
+    return anchors[name]
+
+
+class _Reader:
+    """Turns events into data; stops at the first fault, since what follows could not be trusted."""
+
+    def __init__(self, events: list[Event], targets: dict[int, int], file: str | None) -> None:
+        self.marks: Final[dict[Path, Mark]] = {}
+        self._events: Final = events
+        self._targets: Final = targets
+        self._file: Final = file
+        self._nodes = 0
+
+    def read(self, path: Path, index: int) -> tuple[object, int]:
+        """The node that starts at `index`, and the index after it."""
+        event = self._events[index]
+        self._nodes += 1
+        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            limit = f"{MAX_NODES} values" if self._nodes > MAX_NODES else f"{MAX_DEPTH} levels of nesting"
+            raise self._refuse(
+                event, path[:6], f"there are more than {limit}, aliases unfolded", "make it smaller"
+            )
+        self.marks[path] = Mark(self._file, _line(event))
+        if isinstance(event, AliasEvent):
+            return self.read(path, self._targets[index])[0], index + 1
+        self._check_tag(event, path)
+        if isinstance(event, ScalarEvent):
+            return self._scalar(event, path), index + 1
+        if isinstance(event, SequenceStartEvent):
+            return self._sequence(path, index + 1)
+        return self._mapping(path, index + 1)
+
+    def _sequence(self, path: Path, index: int) -> tuple[list[object], int]:
+        items: list[object] = []
+        while not isinstance(self._events[index], CollectionEndEvent):
+            item, index = self.read((*path, len(items)), index)
+            items.append(item)
+        return items, index + 1
+
+    def _mapping(self, path: Path, index: int) -> tuple[dict[str, object], int]:
+        data: dict[str, object] = {}
+        while not isinstance(self._events[index], CollectionEndEvent):
+            event = self._events[index]
+            key = self._key(event, path, index)
+            here = (*path, key)
+            if key in data:
+                first = self.marks[here].line
+                message = f"the key {shown(key)} is there twice (first on line {first})"
+                raise self._refuse(event, here, message, "keep one of the two")
+            data[key], index = self.read(here, index + 1)
+            self.marks[here] = Mark(self._file, _line(event))
+        return data, index + 1
+
+    def _key(self, event: Event, path: Path, index: int) -> str:
+        if isinstance(event, AliasEvent):
+            event = self._events[self._targets[index]]
+        self._check_tag(event, path)
+        if not isinstance(event, ScalarEvent):
+            raise self._refuse(event, path, "a key must be text, not a list or mapping", "put it in quotes")
+        key = str(event.value)
+        if key == _MERGE_KEY and _is_plain(event):
+            raise self._refuse(event, path, "merge keys (<<) are not supported", "write the fields out")
+        if _is_plain(event) and not isinstance(self._typed(event, path), str):
+            raise self._refuse(event, path, f"the key {shown(key)} is not text", f"put it in quotes: '{key}'")
+        return key
+
+    def _scalar(self, event: ScalarEvent, path: Path) -> object:
+        if not _is_plain(event):
+            return str(event.value)
+        if _REFERENCE.fullmatch(event.value):
+            return Unquoted(event.value)
+        return self._typed(event, path)
+
+    def _typed(self, event: ScalarEvent, path: Path) -> object:
+        try:
+            return plain_scalar(event.value)
+        except ValueError as fault:
+            raise self._refuse(event, path, "the number has too many digits", "put it in quotes") from fault
+
+    def _check_tag(self, event: Event, path: Path) -> None:
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise self._refuse(event, path, f"the tag {shown(tag)} is not supported", "leave tags out")
+
+    def _refuse(self, event: Event, path: Path, message: str, remedy: str) -> ValidationFailedError:
+        return _refusal(message, self._file, line=_line(event), path=path_text(path), remedy=remedy)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes texts in quotes wherever any YAML reader, 1.1 or 1.2, might take them for something else."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> ScalarNode:
+    ambiguous = (
+        not text
+        or text == _MERGE_KEY
+        or not isinstance(_plain_or_text(text), str)
+        or dumper.resolve(ScalarNode, text, (True, False)) != _STR_TAG
+    )
+    return dumper.represent_scalar(_STR_TAG, text, style='"' if ambiguous else None)
+
+
+def _represent_float(dumper: _Dumper, number: float) -> ScalarNode:
+    text = repr(number)
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:float", text if "." in text or "e" not in text else text.replace("e", ".0e")
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_float)
+
+
+def write_yaml(data: object) -> str:
+    """Plain data (None, bool, int, finite float, str, list, dict) as YAML that `parse_yaml` reads back unchanged."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+def _plain_or_text(text: str) -> object:
+    try:
+        return plain_scalar(text)
+    except ValueError:
+        return None
+
+
+def _is_plain(event: ScalarEvent) -> bool:
+    return not event.style
+
+
+def _line(event: Event) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> ValidationFailedError:
+    mark = getattr(fault, "problem_mark", None)
+    what = getattr(fault, "problem", None) or str(fault).partition("\n")[0]
+    context = getattr(fault, "context", None)
+    message = f"not valid YAML: {context}, {what}" if context else f"not valid YAML: {what}"
+    if mark is None:
+        return _refusal(message, file)
+    lines = text.splitlines()
+    reference = "${" in lines[mark.line] if mark.line < len(lines) else False
+    remedy = "inside {...} or [...] put ${NAME} in quotes" if reference else ""
+    return _refusal(message, file, line=mark.line + 1, remedy=remedy)
+
+
+def _refusal(
+    message: str, file: str | None, *, line: int | None = None, path: str = "", remedy: str = ""
+) -> ValidationFailedError:
+    problem = Problem(path=path or "workflow", message=message, remedy=remedy, file=file, line=line)
+    return ValidationFailedError([problem], what="workflow")

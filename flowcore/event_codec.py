@@ -3,15 +3,13 @@
 Owns: `EventCodec`, upcasters, and the errors of reading what is not an event.
 Does not own: files and topics (the recorder, connectors).
 
-Always holds: encoding never fails and never changes a value in silence: what JSON cannot say (NaN,
-infinities, integers beyond 64 bits, bytes, unpaired surrogates, foreign objects, nesting beyond `MAX_DEPTH`)
-is written in a marked form.
+Always holds: encoding never fails and never changes anything in silence: what a node or an error put into an
+event is written in the plain form of values and read back as the same value, and what is no value (see
+`plain_payload`) or no Unicode text is written visibly.
 """
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -28,15 +26,14 @@ from flowcore.events import (
     NodeRetrying,
     WorkflowFailed,
 )
+from flowcore.plain import from_plain, to_plain
+from flowcore.values import ValueFormError, encodable
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes the fields of version n, gives those of version n + 1; `kind` and `version` are looked after."""
 
 MAX_DEPTH = 64
-"""Of payloads; what lies deeper is replaced by a marked text."""
-
-_INT64 = range(-(2**63), 2**64)
-_HAS_PAYLOAD = (NodeCompleted, NodeEvent, NodeFailed, NodeRetrying, WorkflowFailed)
+"""Of payloads that are no values; what lies deeper is replaced by a text."""
 
 
 class EventDecodeError(RunError, ValueError):
@@ -108,10 +105,12 @@ class EventCodec:
             if current is None:
                 raise self._unknown(head.kind, data)
             if head.version == current:
-                return cast("ExecutionEvent | Gap", decode_current(data))
-            fields = cast("dict[str, Any]", decode(data))
-            return self._upcast(head, current, fields, data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as broken:
+                event = cast("ExecutionEvent | Gap", decode_current(data))
+            else:
+                fields = cast("dict[str, Any]", decode(data))
+                event = self._upcast(head, current, fields, data)
+            return _map_payload(event, from_plain) if _has_forms(data) else event
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueFormError) as broken:
             raise EventDecodeError(
                 f"not an event: {broken} (got {_shown(data)}); was it cut, or written by something else?",
                 value=_shown(data),
@@ -150,55 +149,78 @@ class EventCodec:
         )
 
 
-def plain_payload(value: object, depth: int = 0) -> object:
-    """`value` as data that JSON and msgpack both carry; what they cannot say is marked `{"$...": text}`."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _plain_text(value)
-    if isinstance(value, int | float):
-        return _plain_number(value)
-    if isinstance(value, bytes | bytearray):
-        return {"$bytes": base64.b64encode(value).decode()}
-    return _plain_container(value, depth)
+def plain_payload(value: object) -> object:
+    """`value` in the plain form of values (flowcore.plain), also where it has none.
+
+    What is no value (a foreign object, a live Stream, something that holds itself, nesting beyond
+    `MAX_DEPTH`) becomes a mapping `{"$repr": text}`, a key that is not text becomes its text, a tuple or set
+    a list, a struct a mapping.
+    """
+    return _tolerant(value, ())
 
 
-def _plain_number(value: float) -> object:
-    if isinstance(value, int):
-        return int(value) if int(value) in _INT64 else {"$int": str(int(value))}
-    return float(value) if math.isfinite(value) else {"$float": repr(float(value))}
-
-
-def _plain_container(value: object, depth: int) -> object:
+def _tolerant(value: object, inside: tuple[object, ...]) -> object:
+    try:
+        return to_plain(value)
+    except (ValueFormError, RecursionError):
+        pass
+    if len(inside) >= MAX_DEPTH or any(value is outer for outer in inside):
+        return _foreign(f"<{type(value).__name__} nested deeper than {MAX_DEPTH} or in itself>")
+    inner = (*inside, value)
     if isinstance(value, msgspec.Struct):
         fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
         value = {name: field for name, field in fields if field is not msgspec.UNSET}
-    if depth >= MAX_DEPTH:
-        return {"$truncated": f"nested deeper than {MAX_DEPTH}"}
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return {_plain_text(str(key)): plain_payload(item, depth + 1) for key, item in items}
+        return {_escaped(key): _tolerant(item, inner) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain_payload(item, depth + 1) for item in cast("Sequence[object]", value)]
-    return {"$repr": _plain_text(_safe_repr(value))}
+        return [_tolerant(item, inner) for item in cast("Sequence[object]", value)]
+    return _foreign(_safe_repr(value))
+
+
+def _foreign(text: str) -> object:
+    return to_plain({"$repr": _visible(text)})
+
+
+def _escaped(key: object) -> str:
+    text = _visible(key if isinstance(key, str) else _safe_repr(key))
+    return f"${text}" if text.startswith("$") else text
+
+
+def _map_payload(event: ExecutionEvent | Gap, change: Callable[[object], object]) -> ExecutionEvent | Gap:
+    """`event` with `change` applied to what nodes and errors put into it."""
+    if isinstance(event, NodeEvent):
+        return msgspec.structs.replace(event, data=change(event.data))
+    if isinstance(event, NodeCompleted) and event.outputs is not msgspec.UNSET:
+        return msgspec.structs.replace(event, outputs=change(event.outputs))
+    if isinstance(event, NodeFailed | NodeRetrying | WorkflowFailed) and event.error.facts:
+        error = msgspec.structs.replace(event.error, facts=cast("Any", change(dict(event.error.facts))))
+        return msgspec.structs.replace(event, error=error)
+    return event
 
 
 def _encode(event: ExecutionEvent | Gap, encode: Callable[[Any], bytes]) -> bytes:
-    if not isinstance(event, _HAS_PAYLOAD):
-        try:
-            return encode(event)
-        except (msgspec.MsgspecError, OverflowError, TypeError, ValueError):
-            pass  # a text with an unpaired surrogate or the like: the slow way below
-    fields = cast("dict[str, object]", plain_payload(event))
-    return encode({"kind": type(event).__name__, **fields})
-
-
-def _plain_text(text: str) -> str:
+    shaped = _map_payload(event, plain_payload)
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="backslashreplace").decode()
-    return str(text)
+        return encode(shaped)
+    except UnicodeEncodeError:  # a text with an unpaired surrogate: written visibly
+        fields = cast("dict[str, object]", _readable(shaped))
+        return encode({"kind": type(event).__name__, **fields})
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, str):
+        return _visible(value)
+    if isinstance(value, msgspec.Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return {name: _readable(field) for name, field in fields if field is not msgspec.UNSET}
+    if isinstance(value, tuple):
+        return [_readable(item) for item in cast("tuple[object, ...]", value)]
+    return value  # payloads are plain by now
+
+
+def _visible(text: str) -> str:
+    return str(text) if encodable(text) else text.encode(errors="backslashreplace").decode()
 
 
 def _safe_repr(value: object) -> str:
@@ -206,6 +228,11 @@ def _safe_repr(value: object) -> str:
         return repr(value)
     except Exception as broken:  # noqa: BLE001 - a user's __repr__ may raise anything; the event must still be written
         return f"<{type(value).__name__} whose __repr__ raised {type(broken).__name__}>"
+
+
+def _has_forms(data: bytes | str) -> bool:
+    """Whether plain forms (`$bytes`, `$float`, ...) may be in it; most events have none."""
+    return "$" in data if isinstance(data, str) else b"$" in data
 
 
 def _current_version(kind: type[ExecutionEvent | Gap]) -> int:

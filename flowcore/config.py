@@ -42,7 +42,7 @@ from flowcore.config_types import (
     resembles,
 )
 from flowcore.errors import ConfigError, FlowError, ValidationFailedError
-from flowcore.findings import NOTHING, Findings, Path, did_you_mean
+from flowcore.findings import NOTHING, Findings, Path, did_you_mean, shown
 from flowcore.plain import from_plain
 from flowcore.shapes import Declared, Duration, read_declared, type_name
 from flowcore.values import Secret, SecretRef
@@ -273,8 +273,8 @@ class _Reader:
         return self._refuse(path, value, f"must be {describe_type(cls)}, not {given}", remedy)
 
     def _hooked(self, cls: type[Any], value: Any, path: Path) -> object:
-        shown = NOTHING if issubclass(cls, Secret) else value  # a secret written by mistake is not repeated
-        return self._guarded(lambda: self._hook(cls, value, path), shown, path)
+        told = NOTHING if issubclass(cls, Secret) else value  # a secret written by mistake is not repeated
+        return self._guarded(lambda: self._hook(cls, value, path), told, path)
 
     def _guarded(self, read: Callable[[], object], value: Any, path: Path) -> object:
         try:
@@ -282,7 +282,9 @@ class _Reader:
         except ValidationFailedError as failed:
             self._findings.include(failed.problems, path)
         except (FlowError, ValueError, TypeError) as fault:
-            self._findings.add(path, str(fault), remedy=str(getattr(fault, "remedy", "") or ""), value=value)
+            message = str(fault)
+            repeated = value is not NOTHING and shown(value) in message
+            self._findings.add(path, message, value=NOTHING if repeated else value)
         return NOTHING
 
     def _converted(self, annotation: Any, value: Any, path: Path) -> object:

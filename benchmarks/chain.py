@@ -72,6 +72,23 @@ BENCHMARK = Benchmark(
             params={"records": 200_000},
             quick={"records": 5_000},
         ),
+        Match(
+            contenders=(
+                Contender("FlowRx, rt.stream", "benchmarks.ours.chain:outcomes", Environment.OURS),
+                Contender("plain loop", f"{PEERS}.plain:chain", Environment.OURS),
+            ),
+            rows=(
+                Row(
+                    "the same chain by rt.stream: an outcome object per row",
+                    "records/s",
+                    records_per_s,
+                    higher_is_better=True,
+                ),
+            ),
+            expected=data.chain_result,
+            params={"records": 200_000},
+            quick={"records": 5_000},
+        ),
     ),
 )
 

@@ -175,7 +175,13 @@ def play(match: Match, *, quick: bool, repeats: int | None = None) -> list[dict[
             for contender in match.contenders
         }
         outcomes |= contest(runners, expected, repeats=rounds, warmups=1 if quick else match.warmups)
-    return [row_of(row, match.contenders, outcomes, params) for row in match.rows]
+    rows = [row_of(row, match.contenders, outcomes, params) for row in match.rows]
+    return [unjudged(row) for row in rows] if quick else rows
+
+
+def unjudged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A smoke run's row: its figures prove nothing, so no bar is met or missed unless we failed to run."""
+    return {**row, "met": None if row["ours"] else False, "missed": []}
 
 
 def _worker(contender: Contender, params: Params) -> WorkerProcess:

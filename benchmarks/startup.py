@@ -18,8 +18,12 @@ def nothing(**_: object) -> None:
     """An import has no result; a failing one raises."""
 
 
-def _import(name: str, module: str, environment: Environment = Environment.OURS) -> Contender:
-    return Contender(name, "benchmarks.peers.fresh:importing", environment, params={"module": module})
+def _import(
+    name: str, module: str, environment: Environment = Environment.OURS, *, note: str = ""
+) -> Contender:
+    return Contender(
+        name, "benchmarks.peers.fresh:importing", environment, params={"module": module}, note=note
+    )
 
 
 def _command(name: str, *arguments: str) -> Contender:
@@ -33,7 +37,11 @@ BENCHMARK = Benchmark(
     (
         Match(
             contenders=(
-                _import("import flowruntime", "flowruntime"),
+                _import(
+                    "import flowruntime",
+                    "flowruntime:FlowRuntime",
+                    note="with FlowRuntime, should its import be deferred",
+                ),
                 _import("import reactivex", "reactivex"),
                 _import("import asyncio", "asyncio"),
                 _import("LangGraph", "langgraph.graph", Environment.PEERS),

@@ -36,8 +36,8 @@ def bind_params(workflow: Workflow, values: Mapping[str, object] | None = None) 
         values: by param name; coerced to the declared kind, so the texts of a command line will do.
 
     Raises:
-        ValidationFailedError: a value is missing, unknown or of another kind, or something refers to a param that is
-            not declared; every problem is listed.
+        ValidationFailedError: a value is missing, unknown or of another kind, or something refers to a param
+            that is not declared; every problem is listed.
     """
     findings = Findings(marks=workflow.marks)
     bound = _bind(workflow, values or {}, findings, ())

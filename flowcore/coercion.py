@@ -4,8 +4,8 @@ Owns: the table of conversions that lose nothing.
 Does not own: when one is wanted (params, `transform.coerce`, port rules of the compiler).
 
 Always holds: `coerce` is total over values and kinds: it returns a value of the kind asked for, or raises a
-CoercionError with path, value, target and reason. No rounding, no truncation, no guess: `"1.5"` is no int, 2**53 + 1
-is no float, 1 is no bool.
+CoercionError with path, value, target and reason. No rounding, no truncation, no guess: `"1.5"` is no int,
+2**53 + 1 is no float, 1 is no bool.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _CannotError(ValueError):
     """Why a conversion is not possible; becomes the CoercionError's reason."""
 
 
-def coerce(value: object, to: Kind, *, path: Path = ()) -> Any:  # noqa: ANN401 - the kind is an argument
+def coerce(value: object, to: Kind, *, path: Path = ()) -> Any:
     """`value` as a value of kind `to`.
 
     Args:
@@ -37,25 +37,29 @@ def coerce(value: object, to: Kind, *, path: Path = ()) -> Any:  # noqa: ANN401 
         path: where the value stands, for the error.
 
     Raises:
-        CoercionError: the kinds do not convert, or this value would be changed; attributes `path`, `value` (as
-            shown), `target`, `reason`.
+        CoercionError: the kinds do not convert, or this value would be changed; attributes `path`, `value`
+            (as shown), `target`, `reason`.
     """
     kind = kind_of(value)
     if kind == to:
         return value
     try:
-        if kind is None:
-            raise _CannotError(f"{type(value).__name__} is no value")
-        if kind == "json" and to not in {"str", "bytes"}:
-            return _from_json(cast("Json", value), to)
-        convert = _TABLE.get((kind, to))
-        if convert is None:
-            raise _CannotError(f"a {kind} has no {to} form")
-        return convert(value)
+        return _converted(value, kind, to)
     except _CannotError as fault:
         where = path_text(path)
         message = f"cannot turn {shown(value)}{f' at {where}' if where else ''} into {to}: {fault}"
         raise CoercionError(message, path=where, value=shown(value), target=to, reason=str(fault)) from None
+
+
+def _converted(value: object, kind: Kind | None, to: Kind) -> object:
+    if kind is None:
+        raise _CannotError(f"{type(value).__name__} is no value")
+    if kind == "json" and to not in {"str", "bytes"}:
+        return _from_json(cast("Json", value), to)
+    convert = _TABLE.get((kind, to))
+    if convert is None:
+        raise _CannotError(f"a {kind} has no {to} form")
+    return convert(value)
 
 
 def _from_json(value: Json, to: Kind) -> object:

@@ -3,7 +3,8 @@
 Owns: `Connection`, its rules by itself, and the grammar `node[.port[.field...]] -> node[.port]`.
 Does not own: whether the nodes and ports exist (workflow, flowruntime.compile).
 
-Always holds: `parse_arrow(str(connection))` names the same ends; a field with unusual characters is quoted as in JSON.
+Always holds: `parse_arrow(str(connection))` names the same ends; a field with unusual characters is quoted
+as in JSON.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def _split_arrow(text: str) -> list[str]:
     return ends
 
 
-def _option_fault(connection: Connection) -> str | None:
+def _option_fault(connection: Connection) -> str | None:  # noqa: PLR0911 - one return per rule
     conditional = connection.when is not None or connection.otherwise
     kind = connection.kind
     if kind not in CONNECTION_KINDS:
@@ -193,6 +194,11 @@ def _option_fault(connection: Connection) -> str | None:
         return "has an empty `when`; write an expression or leave it out"
     if not connection.when_error and connection.when is None:
         return "says `when_error: false` without a `when`"
+    return _kind_fault(connection)
+
+
+def _kind_fault(connection: Connection) -> str | None:
+    kind = connection.kind
     if kind == "error" and connection.from_port != ERROR_PORT:
         return f"of kind 'error' leaves port 'error', not {connection.from_port!r}; leave the port out"
     if kind == "control" and connection.from_path:

@@ -1,11 +1,11 @@
 """Documents: a workflow as plain data, read with every problem found at once.
 
 Owns: the fields of a workflow file, from plain data with marks to a `Workflow`.
-Does not own: YAML and JSON themselves (flowruntime.definition), writing (flowcore.dump), whether types, ports and
-expressions exist (flowruntime.compile).
+Does not own: YAML and JSON themselves (flowruntime.definition), writing (flowcore.dump), whether types,
+ports and expressions exist (flowruntime.compile).
 
-Always holds: `from_document(to_document(w)) == w`; data of any shape gives a Workflow or a ValidationFailedError
-whose problems name path, value and remedy, and the line where marks are given.
+Always holds: `from_document(to_document(w)) == w`; data of any shape gives a Workflow or a
+ValidationFailedError whose problems name path, value and remedy, and the line where marks are given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from flowcore.coercion import coerce
 from flowcore.connection import (
     CONNECTION_KINDS,
     Connection,
-    ConnectionKind,
     make_connection,
     parse_arrow,
     parse_endpoint,
@@ -134,9 +133,11 @@ class _Reader:
             remedy = "write {default: null}, or {kind: str} for a param that must be given"
             self._read.findings.add(at, "a param is a default value or a mapping, not null", remedy=remedy)
             return ParamSpec()
-        if not isinstance(given, dict) or self._read.is_form(given):
-            return ParamSpec(default=self._read.constant(given, at))
-        fields = self._read.mapping(given, at, PARAM_FIELDS, what="param field", keep_empty=True)
+        if not isinstance(given, dict) or self._read.is_form(cast("object", given)):
+            return ParamSpec(default=self._read.constant(cast("object", given), at))
+        fields = self._read.mapping(
+            cast("object", given), at, PARAM_FIELDS, what="param field", keep_empty=True
+        )
         default = (
             self._read.constant(fields["default"], (*at, "default")) if "default" in fields else msgspec.UNSET
         )
@@ -206,9 +207,11 @@ class _Reader:
         return NodeSpec(id=node_id, type=kind, config=config, policies=policies, description=description)
 
     def _config(self, data: object, at: Path, workflow: Workflow) -> dict[str, object]:
-        if not isinstance(data, dict) or self._read.is_form(cast("object", data)):
-            self._read.findings.add(at, f"must be a mapping, not {type_name(data)}", value=data)
+        if self._read.is_form(data):
+            self._read.findings.add(at, "must be a mapping of the node type's fields", value=data)
             return {}
+        if not isinstance(data, dict):
+            return self._read.mapping(data, at)
         config = cast("dict[str, object]", self._read.value(cast("object", data), at) or {})
         self._read.declared(config_params(config), at, workflow.params)
         return config
@@ -300,15 +303,14 @@ class _Reader:
         )
         port, to_port = (self._read.text(fields, name, at) for name in ("from_port", "to_port"))
         path = self._read.plain(fields.get("from_path", []), (*at, "from_path"))
-        if not isinstance(path, list) or not all(
-            isinstance(part, str) for part in cast("list[object]", path)
-        ):
-            self._read.findings.add((*at, "from_path"), "must be a list of field names", value=path)
+        parts = cast("list[object]", path) if isinstance(path, list) else [path]
+        if not isinstance(path, list) or not all(isinstance(part, str) for part in parts):
+            self._read.findings.add((*at, "from_path"), "must be a list of field names", value=parts)
             return None
         if not source or not target:
             return None
         options = self._options(fields, at, workflow)
-        segments = tuple(cast("list[str]", path))
+        segments = tuple(str(part) for part in parts)
         return make_connection(NodeId(source), port, segments, NodeId(target), to_port, **options)
 
     def _options(self, fields: Mapping[str, object], at: Path, workflow: Workflow) -> dict[str, Any]:
@@ -333,7 +335,7 @@ class _Reader:
             kind = None
         return {
             "when": when,
-            "kind": cast("ConnectionKind | None", kind),
+            "kind": kind,
             "otherwise": self._read.flag(fields, "else", at, default=False),
             "when_error": self._read.flag(fields, "when_error", at, default=True),
         }

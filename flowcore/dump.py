@@ -30,12 +30,12 @@ def to_document(workflow: Workflow, *, local_types: bool = False) -> dict[str, o
 
     Args:
         workflow: params need not be filled; references stay references.
-        local_types: write nodes whose function or class was given to `add` by their type's name. Who loads the
-            result must make those types known (`--nodes MODULE`); without this they are refused.
+        local_types: write nodes whose function or class was given to `add` by their type's name. Who loads
+            the result must make those types known (`--nodes MODULE`); without this they are refused.
 
     Raises:
-        ValidationFailedError: something has no plain form (an object in a configuration, a local type, a text with a
-            lone surrogate outside configurations); every problem is listed.
+        ValidationFailedError: something has no plain form (an object in a configuration, a local type, a
+            text with a lone surrogate outside configurations); every problem is listed.
     """
     findings = Findings()
     document = _Writer(findings, local_types=local_types).workflow(workflow, ())
@@ -53,8 +53,10 @@ class _Writer:
     def workflow(self, workflow: Workflow, at: Path) -> dict[str, object]:
         document: dict[str, object] = {"name": self._escaped(workflow.name, (*at, "name"))}
         for name, text, default in (
-            ("id", workflow.id, None), ("version", workflow.version, "1"), ("description", workflow.description, ""),
-        ):  # fmt: skip
+            ("id", workflow.id, None),
+            ("version", workflow.version, "1"),
+            ("description", workflow.description, ""),
+        ):
             if text != default:
                 document[name] = self._escaped(text, (*at, name))
         params = {name: self._param(spec, (*at, "params", name)) for name, spec in workflow.params.items()}
@@ -87,7 +89,7 @@ class _Writer:
             self._findings.add(
                 (*at, "type"),
                 f"type {spec.type!r} exists in code only ({_location(local)})",
-                remedy="dump with local_types=True and load with that module among the nodes (--nodes MODULE)",
+                remedy="dump with local_types=True and load with that module known (--nodes MODULE)",
             )
         config = cast("dict[str, object]", self._value(dict(spec.config), (*at, "config")))
         if spec.workflow is not None:
@@ -148,7 +150,7 @@ class _Writer:
             return {name: self._escaped(item, (*at, name)) for name, item in pairs}
         return data
 
-    def _value(self, value: object, at: Path) -> object:
+    def _value(self, value: object, at: Path) -> object:  # noqa: PLR0911 - one return per kind is clearest
         """A configuration value in plain form, literal texts escaped."""
         try:
             if len(at) > MAX_DEPTH:

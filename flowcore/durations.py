@@ -3,7 +3,8 @@
 Owns: the grammar and the canonical spelling.
 Does not own: which field is a duration or a size (shapes).
 
-Always holds: `parse_duration(format_duration(d)) == d` for every timedelta >= 0; nothing is rounded in silence.
+Always holds: `parse_duration(format_duration(d)) == d` for every timedelta >= 0; nothing is rounded in
+silence.
 """
 
 from __future__ import annotations

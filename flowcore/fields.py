@@ -3,7 +3,8 @@
 Owns: texts, flags, expressions and configuration values as they stand in a document.
 Does not own: which fields a workflow has (flowcore.document).
 
-Always holds: nothing raises; what is refused has its finding, exactly one, and reads as `NOTHING` or a default.
+Always holds: nothing raises; what is refused has its finding, exactly one, and reads as `NOTHING` or a
+default.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class FieldReader:
         what: str = "",
         keep_empty: bool = False,
     ) -> dict[str, object]:
-        """`data` as a mapping of its known fields; anything else is noted. A known field left empty is left out."""
+        """`data` as a mapping of its known fields, those left empty left out; anything else is noted."""
         if not isinstance(data, dict):
             self.findings.add(at, f"must be a mapping, not {type_name(data)}", value=data)
             return {}
@@ -129,7 +130,7 @@ class FieldReader:
         try:
             return None if form is NOTHING else from_plain(form)
         except ValueFormError as fault:
-            self.findings.add(at, str(fault).removeprefix("value "), value=data)
+            self.findings.add(at, str(fault).removeprefix("value "), value=form)
             return None
 
     def plain(self, data: object, at: Path) -> object:

@@ -3,8 +3,8 @@
 Owns: the mapping in both directions and its `$` forms.
 Does not own: the codecs, or values themselves (flowcore.values).
 
-Always holds: `from_plain(to_plain(value))` is the same value, kinds included (1, 1.0 and True stay apart); what has
-no plain form is an error with its path, never a near miss.
+Always holds: `from_plain(to_plain(value))` is the same value, kinds included (1, 1.0 and True stay apart);
+what has no plain form is an error with its path, never a near miss.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _ODD_FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_plain(value: object) -> object:
-    """The value as data of None, bool, 64-bit int, finite float, str, list, dict: any codec carries it without loss.
+    """The value as data that any codec carries: None, bool, 64-bit int, finite float, str, list, dict.
 
-    bytes become `{"$bytes": base64}`, larger ints `{"$int": text}`, NaN and infinities `{"$float": "nan"}`, Json
-    `{"$json": text}`, SecretRef `{"$secret": name}`, text with lone surrogates `{"$wtf8": base64}`; a user's key
-    that starts with `$` gets another `$`.
+    bytes become `{"$bytes": base64}`, larger ints `{"$int": text}`, NaN and infinities `{"$float": "nan"}`,
+    Json `{"$json": text}`, SecretRef `{"$secret": name}`, text with lone surrogates `{"$wtf8": base64}`; a
+    user's key that starts with `$` gets another `$`.
 
     Raises:
-        ValueFormError: the value holds something else (a Stream, a tuple, a datetime, a key that is not text, ...) or
-            is nested deeper than `MAX_DEPTH`.
+        ValueFormError: the value holds something else (a Stream, a tuple, a datetime, a key that is not
+            text, ...) or is nested deeper than `MAX_DEPTH`.
     """
     return _to_plain(value, ())
 
 
-def from_plain(data: object) -> Any:  # noqa: ANN401 - the kind is known only at run time
+def from_plain(data: object) -> Any:
     """The value that `to_plain` turned into `data`; lists and dicts are new.
 
     Raises:
@@ -52,9 +52,18 @@ def from_plain(data: object) -> Any:  # noqa: ANN401 - the kind is known only at
     return _from_plain(data, ())
 
 
-def _to_plain(value: object, path: Path) -> object:  # noqa: PLR0911 - one return per kind is the clearest form
+def _to_plain(value: object, path: Path) -> object:
     if len(path) > MAX_DEPTH:
         raise no_form(path[:8], f"is nested deeper than {MAX_DEPTH} levels")
+    if type(value) is list:
+        return [_to_plain(item, (*path, index)) for index, item in enumerate(cast("list[object]", value))]
+    if type(value) is dict:
+        pairs = cast("dict[object, object]", value).items()
+        return {plain_key(key, path): _to_plain(item, (*path, str(key))) for key, item in pairs}
+    return _leaf_to_plain(value, path)
+
+
+def _leaf_to_plain(value: object, path: Path) -> object:  # noqa: PLR0911 - one return per kind
     match value:
         case None | bool():
             return value
@@ -70,12 +79,6 @@ def _to_plain(value: object, path: Path) -> object:  # noqa: PLR0911 - one retur
             return {"$json": _json_text(value.raw)}
         case SecretRef():
             return {"$secret": value.name}
-        case list():
-            items = cast("list[object]", value)
-            return [_to_plain(item, (*path, index)) for index, item in enumerate(items)]
-        case dict():
-            pairs = cast("dict[object, object]", value).items()
-            return {plain_key(key, path): _to_plain(item, (*path, str(key))) for key, item in pairs}
         case _:
             raise unsupported(value, path)
 
@@ -145,11 +148,9 @@ def _read_wtf8(content: object) -> str:
 
 
 def _read_json(content: object) -> Json:
-    return Json(
-        content.encode()
-        if isinstance(content, str)
-        else _read_bytes(cast("dict[str, object]", content)["$bytes"])
-    )
+    if isinstance(content, str):
+        return Json(content.encode())
+    return Json(_read_bytes(cast("dict[str, object]", content)["$bytes"]))
 
 
 def _read_secret(content: object) -> SecretRef:
@@ -159,9 +160,13 @@ def _read_secret(content: object) -> SecretRef:
 
 
 _FORMS: Final = {
-    "$bytes": _read_bytes, "$int": _read_int, "$float": _read_float, "$json": _read_json, "$secret": _read_secret,
+    "$bytes": _read_bytes,
+    "$int": _read_int,
+    "$float": _read_float,
+    "$json": _read_json,
+    "$secret": _read_secret,
     "$wtf8": _read_wtf8,
-}  # fmt: skip
+}
 PLAIN_FORMS: Final = tuple(_FORMS)
 
 

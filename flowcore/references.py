@@ -1,10 +1,11 @@
 """References in a definition's texts: `${params.x}`, `${NAME:-default}`, and the escape `$${`.
 
-Owns: their grammar, `ParamText` (a configuration value that waits for its params), and what a plain scalar is.
+Owns: their grammar, `ParamText` (a configuration value that waits for its params), and what a plain scalar
+is.
 Does not own: reading the environment (the runtime passes it in), filling params (flowcore.binding).
 
-Always holds: after `substitute` no environment reference is left, and text from the environment is never scanned
-for references again; `escape` undoes what `substitute` would do to a literal text.
+Always holds: after `substitute` no environment reference is left, and text from the environment is never
+scanned for references again; `escape` undoes what `substitute` would do to a literal text.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _WORDS: Final = {
 }  # fmt: skip
 
 
-class ReferenceFault(ValueError):  # noqa: N818 - caught where it is turned into a finding; users never see it
+class ReferenceFault(ValueError):  # noqa: N818 - caught and noted as a finding; users never see it
     """A reference cannot be resolved; the message says why, `remedy` what to do."""
 
     def __init__(self, message: str, remedy: str) -> None:
@@ -73,7 +74,7 @@ class ParamText(msgspec.Struct, frozen=True):
 
 
 class Unquoted(str):
-    """A text written without quotes in YAML: a whole reference to the environment is typed as a plain scalar."""
+    """A text written without quotes in YAML: one whole `${NAME}` is typed as a plain scalar."""
 
     __slots__ = ()
 
@@ -85,7 +86,7 @@ class FromEnvironment(str):
 
 
 def param(name: str) -> ParamText:
-    """Reference to a param, for a configuration written in code: `config={"limit": param("limit")}`."""
+    """A reference to the param of that name, for a configuration written in code."""
     return ParamText((ParamRef(name),))
 
 
@@ -107,7 +108,8 @@ def substitute(text: str, env: Mapping[str, str]) -> str | ParamText:
     """Resolve the references of one text of a file.
 
     Returns:
-        The text; a ParamText when it refers to params; a FromEnvironment when the text is one whole reference.
+        The text; a ParamText when it refers to params; a FromEnvironment when the text is one whole
+        reference.
 
     Raises:
         ReferenceFault: a variable is not set and has no default, or `${` starts no reference.
@@ -135,8 +137,8 @@ def escape_but_params(text: str) -> str:
     return _KEPT_PARAM.sub("$${", text)
 
 
-def plain_scalar(text: str) -> None | bool | int | float | str:
-    """The value of an unquoted scalar, by the core schema of YAML 1.2: `no`, `012`, `1:30` and dates are text."""
+def plain_scalar(text: str) -> bool | int | float | str | None:
+    """The value of an unquoted scalar, as in YAML 1.2's core schema: `no`, `012`, `1:30`, dates are text."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):

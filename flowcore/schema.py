@@ -8,7 +8,8 @@ Always holds: what `to_document` writes is valid under it; a field it does not k
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeAlias, cast
 
 from flowcore.connection import CONNECTION_KINDS
 from flowcore.ids import MAX_ID_LENGTH, NODE_ID_PATTERN
@@ -22,6 +23,8 @@ SCHEMA_FILE: Final = "flowrx.schema.json"
 SCHEMA_HEADER: Final = f"# yaml-language-server: $schema={SCHEMA_FILE}"
 """First line of a workflow file; `flow schema` writes the file it names."""
 
+Schema: TypeAlias = Mapping[str, object]
+
 _TEXT: Final = {"type": "string", "minLength": 1}
 _REFERENCE: Final = {"type": "string", "pattern": r"^\$\{[^{}]*\}$", "description": "from the environment"}
 
@@ -34,6 +37,10 @@ def workflow_schema() -> dict[str, object]:
         "$ref": "#/$defs/workflow",
         "$defs": {"workflow": _workflow(), "node": _node(), "connection": _connection(), "param": _param()},
     }
+
+
+def _properties(schema: Schema) -> Mapping[str, Schema]:
+    return cast("Mapping[str, Schema]", schema.get("properties", {}))
 
 
 def _workflow() -> dict[str, object]:
@@ -62,8 +69,7 @@ def _workflow() -> dict[str, object]:
 
 
 def _node() -> dict[str, object]:
-    policies = _or_reference(declared_schema(NodePolicies))["properties"]
-    assert isinstance(policies, dict)  # noqa: S101 - declared_schema makes it so
+    policies = _properties(_or_reference(declared_schema(NodePolicies)))
     described = {
         "type": _TEXT | {"description": "node type, like text.clean; `workflow` for a workflow as a node"},
         "config": {"type": "object", "description": "configuration of the node's type"},
@@ -79,11 +85,11 @@ def _node() -> dict[str, object]:
         },
         "oneOf": [{"required": ["workflow"]}, {"required": ["file"]}],
     }
-    mapping = {
+    mapping: dict[str, object] = {
         "type": "object",
         "required": ["type"],
         "additionalProperties": False,
-        "properties": described | policies,
+        "properties": {**described, **policies},
         "if": {"properties": {"type": {"const": "workflow"}}},
         "then": {"required": ["config"], "properties": {"config": inner}},
     }
@@ -101,7 +107,7 @@ def _connection() -> dict[str, object]:
         },
         "kind": {"enum": list(CONNECTION_KINDS)},
     }
-    options = {name: _or_reference(schema) for name, schema in options.items()}
+    options = {name: _or_reference(cast("Schema", schema)) for name, schema in options.items()}
     short = {"from": _TEXT, "to": _TEXT}
     long = {
         "from_node": _TEXT, "from_port": _TEXT, "from_path": {"type": "array", "items": {"type": "string"}},
@@ -130,12 +136,12 @@ def _param() -> dict[str, object]:
     return {"anyOf": [mapping, form, scalar]}
 
 
-def _or_reference(schema: dict[str, object]) -> dict[str, object]:
+def _or_reference(schema: Mapping[str, object]) -> dict[str, object]:
     """`schema` whose leaves also take a `${NAME:-default}`."""
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        return schema | {"properties": {name: _or_reference(inner) for name, inner in properties.items()}}
+    properties = _properties(schema)
+    if properties:
+        return {**schema, "properties": {name: _or_reference(inner) for name, inner in properties.items()}}
     if schema.get("type") == "string" and "pattern" not in schema:
-        return schema
+        return dict(schema)
     hints = {key: schema[key] for key in ("default", "description") if key in schema}
     return {"anyOf": [schema, _REFERENCE]} | hints

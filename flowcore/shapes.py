@@ -1,10 +1,11 @@
 """Shapes: what one field of a definition may hold, said once for code, files and JSON Schema.
 
-Owns: reading a field from its plain form (`"30s"`) or its native one (`timedelta`), writing it back, its schema.
+Owns: reading a field from its plain form (`"30s"`) or its native one (`timedelta`), writing it back, its
+schema.
 Does not own: which fields exist (policies, workflow) or where they were written (findings).
 
-Always holds: `read` never raises and never changes a value in silence: it returns the native value, or notes a
-finding and returns `NOTHING`; `read(write(native))` gives the native value back.
+Always holds: `read` never raises and never changes a value in silence: it returns the native value, or notes
+a finding and returns `NOTHING`; `read(write(native))` gives the native value back.
 """
 
 from __future__ import annotations
@@ -289,7 +290,7 @@ class Nested(Shape, Generic[S]):
         if self._bare is not None and value is not None and not isinstance(value, Mapping):
             read = self._struct.shapes[self._bare].read(value, path, findings)
             return NOTHING if read is NOTHING else self._struct(**{self._bare: read})
-        return read_declared(self._struct, value, path, findings)
+        return read_declared(self._struct, cast("object", value), path, findings)
 
     def write(self, value: object) -> object:
         plain = cast("S", value).plain()
@@ -305,7 +306,7 @@ class Nested(Shape, Generic[S]):
 def read_declared(
     struct: Callable[..., S], value: object, path: Path, findings: Findings
 ) -> S | msgspec.UnsetType:
-    """Read a mapping into `struct`, noting unknown fields and every wrong one; `NOTHING` when there was any."""
+    """Read a mapping into `struct`; `NOTHING` when a field is unknown or wrong, each of them noted."""
     declared = cast("type[S]", struct)
     if value is NOTHING:
         return NOTHING  # noted where it was refused

@@ -95,7 +95,8 @@ def step(current: WorkflowState, following: _S) -> _S:
     """`following`, checked.
 
     Raises:
-        TransitionError: `following` may not come after `current`; attributes `current`, `following`, `allowed`.
+        TransitionError: `following` may not come after `current`; attributes `current`, `following`,
+            `allowed`.
     """
     if may_follow(current, following):
         return following

@@ -1,8 +1,9 @@
 """Values: the plain Python objects that flow between nodes.
 
-Owns: the closed set of value kinds, `Json`, `Stream`, `Secret` and `SecretRef`, and equality that keeps kinds apart.
-Does not own: the lossless plain form (flowcore.plain), conversion between kinds (flowcore.coercion), resolving a
-secret (the runtime).
+Owns: the closed set of value kinds, `Json`, `Stream`, `Secret` and `SecretRef`, and equality that keeps
+kinds apart.
+Does not own: the lossless plain form (flowcore.plain), conversion between kinds (flowcore.coercion),
+resolving a secret (the runtime).
 
 Always holds: 1, 1.0 and True are three values; subclasses (enums, numpy numbers) are none.
 """
@@ -35,8 +36,9 @@ class ValueFormError(BuildError, ValueError):
 class Json:
     """JSON as it was received: encoded bytes, parsed when first asked for.
 
-    Equal when the bytes are equal: comparing is cheap, total and never parses, so `Json(b'1')` and `Json(b' 1')`
-    differ. Compare `.parse()` where the meaning counts. The bytes are not checked until `parse`.
+    Equal when the bytes are equal: comparing is cheap, total and never parses, so `1` and `1.0` differ, and
+    so do spellings with other spaces. Compare `.parse()` where the meaning counts. The bytes are not checked
+    until `parse`.
     """
 
     __slots__ = ("_parsed", "raw")
@@ -50,7 +52,8 @@ class Json:
         """Encode a plain value; whole numbers of any size are exact.
 
         Raises:
-            ValueFormError: the value holds something JSON has no form for (bytes, NaN, a Stream, a lone surrogate).
+            ValueFormError: the value holds something JSON has no form for (bytes, NaN, a Stream, a lone
+                surrogate).
         """
         _check_jsonable(value, ())
         return cls(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
@@ -82,8 +85,9 @@ class Json:
 class Stream(ABC, Generic[T_co]):
     """A live sub-stream as a value: iterate it once, or `share` it first.
 
-    One consumer: a second iteration of an unshared stream is a ContractError, not a split. A stream never enters
-    state, a checkpoint or an outside system; its row settles when the stream has ended or was cancelled.
+    One consumer: a second iteration of an unshared stream is a ContractError, not a split. A stream never
+    enters state, a checkpoint or an outside system; its row settles when the stream has ended or was
+    cancelled.
     """
 
     __slots__ = ("_taken", "shared")
@@ -107,7 +111,7 @@ class Stream(ABC, Generic[T_co]):
 
     @abstractmethod
     def share(self, capacity: int = 64) -> Stream[T_co]:
-        """A stream of the same items for several consumers; the slowest may lag `capacity` items, then all wait."""
+        """The same items for several consumers; the slowest may lag `capacity` items, then all wait."""
 
     @abstractmethod
     def cancel(self) -> None:
@@ -115,7 +119,7 @@ class Stream(ABC, Generic[T_co]):
 
 
 Value: TypeAlias = (
-    "None | bool | int | float | str | bytes | Json | list[Value] | dict[str, Value] | Stream[Any]"
+    "bool | int | float | str | bytes | Json | list[Value] | dict[str, Value] | Stream[Any] | None"
 )
 
 
@@ -151,7 +155,7 @@ class Secret:
 
 
 class SecretRef:
-    """Name of a secret in a configuration, `{$secret: NAME}`; resolved by the runtime when the node is made."""
+    """Name of a secret in a configuration, `{$secret: NAME}`; the runtime resolves it late."""
 
     __slots__ = ("name",)
 
@@ -178,11 +182,15 @@ _KINDS: Final[dict[type, Kind]] = {
     list: "list", dict: "dict",
 }  # fmt: skip
 _REMEDIES: Final = {
-    "tuple": "use a list", "set": "use a list", "frozenset": "use a list", "datetime": "use its isoformat() text",
-    "date": "use its isoformat() text", "time": "use its isoformat() text", "Decimal": "use its text, or a float",
-    "timedelta": "use its total_seconds()", "UUID": "use its text", "bytearray": "use bytes", "memoryview": "use bytes",
-    "ndarray": "use tolist()", "Secret": "pass its SecretRef", "PosixPath": "use its text",
-}  # fmt: skip
+    **dict.fromkeys(("tuple", "set", "frozenset"), "use a list"),
+    **dict.fromkeys(("datetime", "date", "time"), "use its isoformat() text"),
+    **dict.fromkeys(("bytearray", "memoryview"), "use bytes"),
+    **dict.fromkeys(("UUID", "PosixPath"), "use its text"),
+    "Decimal": "use its text, or a float",
+    "timedelta": "use its total_seconds()",
+    "ndarray": "use tolist()",
+    "Secret": "pass its SecretRef",
+}
 
 
 def kind_of(value: object) -> Kind | None:

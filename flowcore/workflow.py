@@ -3,13 +3,15 @@
 Owns: `Workflow`, `NodeSpec`, `Connection`, `Settings`, and the builder (`add`, `connect`, `chain`).
 Does not own: whether types, ports and expressions exist (flowruntime.compile), files (flowcore.document).
 
-Always holds: ids are unique and well formed, connections join nodes that exist, policies and settings are valid;
-a wrong call raises at once and leaves the workflow as it was. Two workflows are equal when their content is.
+Always holds: ids are unique and well formed, connections join nodes that exist, policies and settings are
+valid; a wrong call raises at once and leaves the workflow as it was. Two workflows are equal when their
+content is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, Unpack, cast, runtime_checkable
 
@@ -145,7 +147,7 @@ class Workflow:
         self.local_types: Final[dict[str, object]] = {}
         """Functions and classes given to `add`, by type name; found before the registry's."""
         self.marks: Mapping[Path, Mark] = {}
-        """Where each path of the definition was written, when it was loaded from a file; no part of equality."""
+        """Where each path was written, when the workflow was loaded from a file; no part of equality."""
         self._nodes: Final[dict[NodeId, NodeSpec]] = {}
         self._connections: Final[list[Connection]] = []
         self._known: Final[set[Connection]] = set()
@@ -198,8 +200,8 @@ class Workflow:
         )
         if local is not None and self.local_types.get(name, local) is not local:
             raise WorkflowError(
-                f"node {str(node_id)!r}: {shown(local)} and {shown(self.local_types[name])} both claim the type"
-                f" {name!r}; give one of them another type name",
+                f"node {str(node_id)!r}: {shown(local)} and {shown(self.local_types[name])} both claim"
+                f" the type {name!r}; give one of them another type name",
                 node=node_id,
                 type=name,
             )
@@ -246,7 +248,8 @@ class Workflow:
             source: handle, port (with a field path) or text like `"fetch.out.user"`.
             target: handle, port or text like `"clean.text"`.
             when: expression over `value`, `key`, `headers`, `record`; only rows it is true for pass.
-            kind: None: `conditional` with `when` or `otherwise`, `error` from a port named `error`, else `data`.
+            kind: None: `conditional` with `when` or `otherwise`, `error` from a port named `error`, else
+                `data`.
             when_error: whether a row `when` fails on fails; False leaves it out of this branch.
             otherwise: take the rows no conditional branch of that port took.
 
@@ -275,7 +278,7 @@ class Workflow:
                 raise WorkflowError(
                     f"chain joins default ports only, got {shown(node)}; use connect for a named port"
                 )
-        for source, target in zip(nodes, nodes[1:], strict=False):
+        for source, target in pairwise(nodes):
             self.connect(source, target)
 
     def add_connection(self, connection: Connection) -> None:
@@ -362,8 +365,8 @@ def _type_of(given: object) -> tuple[str, object | None, Workflow | None]:
     if isinstance(definition, HasType) and isinstance(definition.type, str):  # pyright: ignore[reportUnnecessaryIsInstance] - duck-typed
         return definition.type, given, None
     raise WorkflowError(
-        f"{shown(given)} is no node: pass a type's name, a function decorated with @node, a Node, Source or Sink class,"
-        " or a Workflow",
+        f"{shown(given)} is no node: pass a type's name, a function decorated with @node, a Node, Source or"
+        " Sink class, or a Workflow",
         value=given,
     )
 
@@ -393,7 +396,7 @@ def _config(node_id: NodeId, config: Mapping[str, object]) -> Mapping[str, Any]:
 
 
 def _copied(value: object, path: Path) -> object:
-    """Lists and dicts copied, so that later changes outside do not reach the workflow; params references found."""
+    """Lists and dicts copied, so that later changes outside do not reach the workflow; params found."""
     if len(path) > MAX_DEPTH:
         raise WorkflowError(f"{path_text(path[:6])} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str) and type(value) is str:

@@ -41,7 +41,7 @@ def write_json(data: object) -> str:
 
 
 class _Reader:
-    """A recursive-descent reader; the standard library's knows no lines and keeps the last of duplicate keys."""
+    """A recursive-descent reader; the standard library's knows no lines and drops duplicate keys."""
 
     def __init__(self, text: str, file: str | None) -> None:
         self.marks: Final[dict[Path, Mark]] = {}
@@ -112,7 +112,7 @@ class _Reader:
 
     def _string(self, at: int, path: Path) -> tuple[str, int]:
         try:
-            return json.decoder.scanstring(self._text, at + 1, True)  # type: ignore[attr-defined, no-any-return]  # noqa: FBT003 - strict
+            return json.decoder.scanstring(self._text, at + 1)  # type: ignore[attr-defined, no-any-return]
         except json.JSONDecodeError as fault:
             raise self._refuse(
                 min(fault.pos, len(self._text)), path, f"not valid JSON: {fault.msg}"

@@ -1,11 +1,12 @@
 """Load and save workflow files: YAML or JSON, inner files followed, references filled.
 
-Owns: reading bytes within limits, choosing the format, following `config.file` of workflow nodes, the environment.
+Owns: reading bytes within limits, choosing the format, following `config.file` of workflow nodes, the
+environment.
 Does not own: the two formats (yaml, json), what the data means (flowcore.document), checking types and ports
 (flowruntime.compile).
 
-Always holds: whatever the file holds, the answer is a Workflow or a ValidationFailedError with file and line; saving
-writes the whole file or leaves the old one.
+Always holds: whatever the file holds, the answer is a Workflow or a ValidationFailedError with file and
+line; saving writes the whole file or leaves the old one.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def load_text(
     env: Mapping[str, str] | None = None,
     bind: bool = False,
 ) -> Workflow:
-    """Load a workflow from text; `config.file` of a workflow node is refused, since there is no folder to look in.
+    """Load a workflow from text; `config.file` of a workflow node is refused: there is no folder to look in.
 
     Args:
         text: YAML or JSON; bytes are UTF-8.
@@ -101,7 +102,7 @@ def dump_workflow(workflow: Workflow, *, format: Format = "yaml", local_types: b
 
 
 def save_workflow(workflow: Workflow, path: str | os.PathLike[str], *, local_types: bool = False) -> None:
-    """Write the workflow to a file, in the format its suffix names (.yaml, .yml, .json); replaces it as a whole.
+    """Write the workflow to a file, whole or not at all; its suffix (.yaml, .yml, .json) names the format.
 
     Raises:
         ValidationFailedError: the suffix is none of these, or something has no plain form.
@@ -135,13 +136,8 @@ class _Follower:
         at: Path,
         open_files: tuple[FilePath, ...],
     ) -> object:
-        nodes = cast("dict[str, object]", data).get("nodes") if isinstance(data, dict) else None
-        if not isinstance(nodes, dict):
-            return data
-        for name, node in cast("dict[str, object]", nodes).items():
+        for name, node in _mapping(_mapping(data).get("nodes")).items():
             config = _inner_config(node)
-            if config is None:
-                continue
             here = (*at, "nodes", name, "config")
             named = config.get("file")
             if "workflow" in config:
@@ -190,13 +186,13 @@ class _Follower:
         return ValidationFailedError([problem], what="workflow")
 
 
-def _inner_config(node: object) -> dict[str, object] | None:
-    if not isinstance(node, dict):
-        return None
-    fields = cast("dict[str, object]", node)
-    config = fields.get("config")
-    is_workflow = fields.get("type") == WORKFLOW_TYPE and isinstance(config, dict)
-    return cast("dict[str, object]", config) if is_workflow else None
+def _mapping(data: object) -> dict[str, object]:
+    return cast("dict[str, object]", data) if isinstance(data, dict) else {}
+
+
+def _inner_config(node: object) -> dict[str, object]:
+    fields = _mapping(node)
+    return _mapping(fields.get("config")) if fields.get("type") == WORKFLOW_TYPE else {}
 
 
 def _finish(

@@ -3,15 +3,15 @@
 Owns: what of YAML is accepted, how scalars are typed, and the limits on text, nodes, depth and aliases.
 Does not own: what the data means (flowcore.document).
 
-Always holds: no tag is followed, no key is lost, no scalar is guessed: `no`, `012`, `1:30` and dates are texts.
-Whatever the bytes, the answer is data or a ValidationFailedError with file and line.
+Always holds: no tag is followed, no key is lost, no scalar is guessed: `no`, `012`, `1:30` and dates are
+texts. Whatever the bytes, the answer is data or a ValidationFailedError with file and line.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from yaml.events import (
@@ -54,8 +54,8 @@ def parse_yaml(text: str, *, file: str | None = None) -> tuple[object, dict[Path
         file: named in marks and problems.
 
     Raises:
-        ValidationFailedError: not YAML, several documents, a tag, a duplicate key, a key that is no text, or a limit
-            exceeded (`MAX_NODES` with aliases unfolded, `MAX_ALIASES`, `MAX_DEPTH`).
+        ValidationFailedError: not YAML, several documents, a tag, a duplicate key, a key that is no text, or
+            a limit exceeded (`MAX_NODES` with aliases unfolded, `MAX_ALIASES`, `MAX_DEPTH`).
     """
     events, targets = _scan(text, file)
     if not events:
@@ -99,8 +99,7 @@ def _document(text: str, file: str | None) -> Iterator[Event]:
     try:
         loader = _Events(text)
         try:
-            while loader.check_event():
-                event: Event = loader.get_event()
+            while (event := loader.get_event()) is not None:
                 if isinstance(event, DocumentStartEvent):
                     documents += 1
                     if documents > 1:
@@ -226,19 +225,21 @@ class _Dumper(yaml.CSafeDumper):
 
 def _represent_text(dumper: _Dumper, text: str) -> ScalarNode:
     ambiguous = (
-        not text
-        or text == _MERGE_KEY
+        text in {"", _MERGE_KEY}
         or not isinstance(_plain_or_text(text), str)
-        or dumper.resolve(ScalarNode, text, (True, False)) != _STR_TAG
+        or str(dumper.resolve(ScalarNode, text, (True, False))) != _STR_TAG  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - untyped in the stubs
     )
-    return dumper.represent_scalar(_STR_TAG, text, style='"' if ambiguous else None)
+    return _scalar(dumper, _STR_TAG, text, style='"' if ambiguous else None)
 
 
 def _represent_float(dumper: _Dumper, number: float) -> ScalarNode:
     text = repr(number)
-    return dumper.represent_scalar(
-        "tag:yaml.org,2002:float", text if "." in text or "e" not in text else text.replace("e", ".0e")
-    )
+    pointed = text if "." in text or "e" not in text else text.replace("e", ".0e")
+    return _scalar(dumper, "tag:yaml.org,2002:float", pointed)
+
+
+def _scalar(dumper: _Dumper, tag: str, text: str, style: str | None = None) -> ScalarNode:
+    return dumper.represent_scalar(tag, text, style=style)  # pyright: ignore[reportUnknownMemberType] - untyped in the stubs
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -246,7 +247,7 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def write_yaml(data: object) -> str:
-    """Plain data (None, bool, int, finite float, str, list, dict) as YAML that `parse_yaml` reads back unchanged."""
+    """Plain data (None, bool, int, finite float, str, list, dict) as YAML; `parse_yaml` gives it back."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
 
 
@@ -266,16 +267,16 @@ def _line(event: Event) -> int:
 
 
 def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> ValidationFailedError:
-    mark = getattr(fault, "problem_mark", None)
+    mark: Any = getattr(fault, "problem_mark", None)
     what = getattr(fault, "problem", None) or str(fault).partition("\n")[0]
     context = getattr(fault, "context", None)
     message = f"not valid YAML: {context}, {what}" if context else f"not valid YAML: {what}"
     if mark is None:
         return _refusal(message, file)
-    lines = text.splitlines()
+    lines = text.split("\n")
     reference = "${" in lines[mark.line] if mark.line < len(lines) else False
     remedy = "inside {...} or [...] put ${NAME} in quotes" if reference else ""
-    return _refusal(message, file, line=mark.line + 1, remedy=remedy)
+    return _refusal(message, file, line=int(mark.line) + 1, remedy=remedy)
 
 
 def _refusal(

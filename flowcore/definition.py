@@ -62,8 +62,15 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     policies: NodePolicies
     is_async: bool
     is_class: bool
+    input_type: Any = None
+    """For class nodes: the struct `execute` takes its inputs in."""
     structured_output: bool = False
     """The result is a struct with one field per output port; an UNSET field emits nothing."""
+    outputs_of: Callable[[Mapping[str, Any]], tuple[Port, ...]] | None = None
+    """For nodes whose output ports follow from their configuration: its raw mapping -> the ports (`control.switch`).
+    Ask `for_config` rather than calling it; never raises, whatever the configuration holds."""
+    exclusive_outputs: bool = False
+    """At most one output port has a value for a row, so that its branches may meet again without a new scope."""
     batched: bool = False
     """Called with one sequence per input port instead of one value."""
     offload: Offload | None = None
@@ -83,6 +90,10 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def location(self) -> str:
         """`module:qualname`, as worker processes find it."""
         return f"{self.implementation.__module__}:{self.implementation.__qualname__}"
+
+    def for_config(self, raw: Mapping[str, Any]) -> NodeDefinition:
+        """The definition with the output ports a node of this configuration has; itself where they are fixed."""
+        return self if self.outputs_of is None else msgspec.structs.replace(self, outputs=self.outputs_of(raw))
 
     def input(self, name: str) -> Port | None:
         return next((port for port in self.inputs if port.name == name), None)

@@ -208,6 +208,22 @@ class CancelledRowError(RunError):
     """The row was cancelled before it was complete."""
 
 
+class MissingFieldError(RunError, LookupError):
+    """A field a node reads is not in the row: attributes `path`, `known` (the fields there are)."""
+
+
+class WrongKindError(RunError, TypeError):
+    """A node got a value of a kind it cannot work on: attributes `expected`, `given`."""
+
+
+class ParseError(RunError, ValueError):
+    """Text or bytes are not in the form declared: attributes `reason`, `line` and `column` (from 1) where known."""
+
+
+class ConflictError(RunError, ValueError):
+    """Two things of one row claim the same name, so that one would be lost: attribute `name`."""
+
+
 class ConnectorError(RunError):
     """A source or sink failed."""
 
@@ -236,9 +252,51 @@ class PositionLostError(SourceError):
     """A source cannot resume where it stopped (file truncated, replaced, offset expired)."""
 
 
+class HttpError(RunError):
+    """An outbound HTTP exchange failed: attributes `method`, `url` (without credentials and query)."""
+
+
+class HttpRefusedError(HttpError, PermissionError):
+    """The guard does not allow the address or scheme; nothing was sent there. Attribute `reason`."""
+
+
+class HttpTimeoutError(HttpError, TimeoutError):
+    """The exchange did not finish within its deadline; it may have had its effect. Attribute `timeout_s`."""
+
+    retriable = True
+
+
+class HttpConnectionError(HttpError, ConnectionError):
+    """The server could not be reached or went away; the request may have had its effect. Attribute `reason`."""
+
+    retriable = True
+
+
+class HttpBodyTooLargeError(HttpError, MemoryError):
+    """The decoded body is larger than allowed: attribute `max_body_bytes`."""
+
+
+class HttpDecodingError(HttpError, ValueError):
+    """The body is not what its headers say: attribute `reason`."""
+
+
+class HttpStatusError(HttpError, OSError):
+    """The server answered with a status that was not expected: attributes `status`, `body_start`."""
+
+
+class HttpUnavailableError(HttpStatusError, ConnectionError):
+    """The server asks to come back later (429, 5xx): attribute `retry_after_s`, None when it gave none."""
+
+    retriable = True
+
+
 class EngineError(RunError, RuntimeError):
     """The engine broke one of its own rules; a bug in FlowRx, worth a report."""
 
 
 class RuntimeClosedError(RunError, RuntimeError):
     """The runtime or run was already shut down."""
+
+
+class FieldMissingError(RunError, LookupError):
+    """A connection or node asks for a field the value does not have."""

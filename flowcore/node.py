@@ -202,6 +202,8 @@ class Node(Generic[C, I, O]):
         key: str | None = None,
         resource: str | None = None,
         idempotent: bool = True,
+        deterministic: bool = False,
+        exclusive_outputs: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
@@ -216,10 +218,28 @@ class Node(Generic[C, I, O]):
             batch=batch,
             resource=resource,
         )
-        cls.__flow_node__ = _define_class(cls, type, kind, category, policies, idempotent=idempotent)
+        cls.__flow_node__ = _define_class(
+            cls,
+            type,
+            kind,
+            category,
+            policies,
+            idempotent=idempotent,
+            deterministic=deterministic,
+            exclusive=exclusive_outputs,
+        )
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @classmethod
+    def outputs_for(cls, config: Mapping[str, Any]) -> tuple[Port, ...]:
+        """The output ports of a node with this configuration, as written in the file; override where they differ.
+
+        Must not raise: a configuration that makes no sense is reported when it is decoded. `execute` then returns
+        a struct derived from `Outputs` with a field per port.
+        """
+        return cls.__flow_node__.outputs
 
     async def initialize(self, ctx: NodeContext) -> None:
         """Before the first row; fails early when something is missing."""
@@ -240,6 +260,8 @@ def _define_class(
     policies: NodePolicies,
     *,
     idempotent: bool,
+    deterministic: bool,
+    exclusive: bool,
 ) -> NodeDefinition:
     check_type_name(type_name, cls)
     config_type, in_type, out_type = type_arguments(cls, Node)
@@ -251,6 +273,7 @@ def _define_class(
         )
     structured = isinstance(out_type, type) and issubclass(out_type, msgspec.Struct) and _is_ports(out_type)
     execute = cls.execute
+    overrides_outputs = cls.outputs_for.__func__ is not Node.outputs_for.__func__
     expands = inspect.isgeneratorfunction(execute) or inspect.isasyncgenfunction(execute)
     definition = NodeDefinition(
         type=type_name,
@@ -262,10 +285,14 @@ def _define_class(
         policies=policies,
         is_async=inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute),
         is_class=True,
+        input_type=in_type,
         structured_output=structured,
+        outputs_of=cls.outputs_for if overrides_outputs else None,
+        exclusive_outputs=exclusive,
         context="node",
         context_name="ctx",
         idempotent=idempotent,
+        deterministic=deterministic,
         category=category or type_name.partition(".")[0],
         description=inspect.getdoc(cls) or "",
     )

@@ -3,9 +3,10 @@
 Owns: `CompiledExpression` and `compile_expression`, what validator, code generator and nodes use.
 Does not own: templates of expressions (template), where an expression stands in a workflow (validate).
 
-Always holds: results and errors are the library's, whether the expression was compiled or is interpreted; an error
-raises and is never true or false. Only what the expression reads of its variables can fail it. A value that is only
-carried (a field, a branch of a ternary, an element of a list or map display) comes out as the very object it is.
+Always holds: results and errors are the library's, whether the expression was compiled or is interpreted; an
+error raises and is never true or false. Only what the expression reads of its variables can fail it. A value
+that is only carried (a field, a branch of a ternary, an element of a list or map display) comes out as the
+very object it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any, Final, Literal
 
 from flowcore.errors import ExpressionError, ExpressionEvaluationError
 from flowruntime.compile.expressions.library import LibraryExpression
-from flowruntime.compile.expressions.translate import HELPERS, UntranslatableError, marker, translate
+from flowruntime.compile.expressions.pieces import HELPERS, UntranslatableError, marker
+from flowruntime.compile.expressions.translate import translate
 
 Result = Literal["bool", "any"]
 
@@ -32,8 +34,8 @@ _NO_VALUE: Final = frozenset({"TIMESTAMP", "DURATION", "TYPE", "ERROR"})
 class CompiledExpression:
     """One expression, checked and ready; made by `compile_expression`.
 
-    Calling it evaluates; `source` gives the Python expression to inline in generated code, with `bindings` among
-    that code's globals. A text compiled twice is the same object.
+    Calling it evaluates; `source` gives the Python expression to inline in generated code, with `bindings`
+    among that code's globals. A text compiled twice is the same object.
     """
 
     text: str
@@ -42,9 +44,9 @@ class CompiledExpression:
     """The variables it reads."""
     result: Result
     python: str | None
-    """Readable Python source with the variables under their own names; None when only the library evaluates it."""
+    """Readable Python source, variables under their own names; None when only the library evaluates it."""
     interpreted_because: str | None
-    """What keeps it, or (starting with "in part") a branch of it, from being compiled; None when nothing does."""
+    """What keeps it, or (then it starts with "in part") a branch of it, from being compiled; else None."""
     bindings: Mapping[str, object]
     """What the source refers to; equal names mean equal objects, so those of several expressions merge."""
     _source: str = field(repr=False)
@@ -53,9 +55,10 @@ class CompiledExpression:
     def source(self, variables: Mapping[str, str]) -> str:
         """Python source of the value, with each variable replaced by the Python expression given for it.
 
-        A variable's expression is evaluated several times: give names or cheap, pure expressions. The source assigns
-        temporaries `_x0`, `_x1`, ... with `:=`; it may stand in a function, a lambda, or the body or condition of a
-        comprehension, not in the iterable of one. Raises ExpressionEvaluationError when there is no value.
+        A variable's expression is evaluated several times: give names or cheap, pure expressions. The source
+        assigns temporaries `_x0`, `_x1`, ... with `:=`; it may stand in a function, a lambda, or the body or
+        condition of a comprehension, not in the iterable of one. Raises ExpressionEvaluationError when there
+        is no value.
         """
         return _named(self._source, variables)
 

@@ -19,11 +19,14 @@ Expr: TypeAlias = (
 )
 
 
+LiteralValue: TypeAlias = "bool | int | float | str | bytes | None"
+
+
 @dataclass(frozen=True, slots=True)
 class Constant:
     """A literal: null, bool, int, double, string or bytes."""
 
-    value: None | bool | int | float | str | bytes
+    value: LiteralValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Unsigned:
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """A variable, a comprehension's variable, or a type name."""
+    """A variable, a comprehension's variable, or a type; `.name` where a comprehension hides the variable."""
 
     name: str
 
@@ -103,7 +106,7 @@ def read_checked(serialised: bytes) -> Expr:
     return _expr(_bytes(checked, 4))
 
 
-# --- messages ------------------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------------------
 
 
 def _expr(data: bytes) -> Expr:
@@ -115,30 +118,37 @@ def _expr(data: bytes) -> Expr:
     raise ValueError(f"malformed checked expression: no known kind in {data!r}")
 
 
-def _constant(data: bytes) -> Expr:
+class _Number:
+    """Field numbers of `cel.expr.Constant`."""
+
+    NULL, BOOL, INT, UINT, DOUBLE, STRING, BYTES = range(1, 8)
+
+
+_OPTIONAL_INDICES, _MAP_KEY, _OPTIONAL_ENTRY = 2, 3, 5  # field numbers of the list, map and entry messages
+
+
+def _constant(data: bytes) -> Expr:  # noqa: PLR0911 - one answer for each kind
     for number, value in _fields(data):
         match number, value:
-            case 1, int():
+            case _Number.NULL, int():
                 return Constant(None)
-            case 2, int():
+            case _Number.BOOL, int():
                 return Constant(bool(value))
-            case 3, int():
+            case _Number.INT, int():
                 return Constant(value - (1 << 64) if value >> 63 else value)
-            case 4, int():
+            case _Number.UINT, int():
                 return Unsigned(value)
-            case 5, float():
+            case (_Number.DOUBLE, float()) | (_Number.BYTES, bytes()):
                 return Constant(value)
-            case 6, bytes():
+            case _Number.STRING, bytes():
                 return Constant(value.decode())
-            case 7, bytes():
-                return Constant(value)
             case _:
                 return Unsupported("a literal of an unknown type", ())
     raise ValueError("malformed checked expression: an empty literal")
 
 
 def _identifier(data: bytes) -> Expr:
-    return Identifier(_text(_message(data), 1).removeprefix("."))
+    return Identifier(_text(_message(data), 1))
 
 
 def _select(data: bytes) -> Expr:
@@ -155,7 +165,7 @@ def _call(data: bytes) -> Expr:
 def _list(data: bytes) -> Expr:
     fields = _message(data)
     elements = _exprs(fields, 1)
-    return Unsupported("an optional element", elements) if 2 in fields else ListOf(elements)
+    return Unsupported("an optional element", elements) if _OPTIONAL_INDICES in fields else ListOf(elements)
 
 
 def _struct(data: bytes) -> Expr:
@@ -164,8 +174,8 @@ def _struct(data: bytes) -> Expr:
     plain = 1 not in fields
     for raw in fields.get(2, []):
         entry = _message(raw) if isinstance(raw, bytes) else {}
-        plain = plain and 3 in entry and 5 not in entry
-        key = _expr(_bytes(entry, 3)) if 3 in entry else Constant(_text(entry, 2))
+        plain = plain and _MAP_KEY in entry and _OPTIONAL_ENTRY not in entry
+        key = _expr(_bytes(entry, _MAP_KEY)) if _MAP_KEY in entry else Constant(_text(entry, 2))
         entries.append((key, _expr(_bytes(entry, 4))))
     if plain:
         return MapOf(tuple(entries))
@@ -190,11 +200,11 @@ _READERS = {
 }
 
 
-# --- wire format ---------------------------------------------------------------------------------------------
+# --- wire format --------------------------------------------------------------------------------------------
 
 _Field: TypeAlias = int | float | bytes
 
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_FIXED64 = 1  # wire type
 _MAX_VARINT_BYTES = 10
 
 

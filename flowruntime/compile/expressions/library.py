@@ -1,11 +1,12 @@
 """The CEL library: checking an expression, and evaluating what is not compiled to Python.
 
-Owns: environments, the translation of the library's compile errors, evaluation with the parts of values in use.
+Owns: environments, the translation of the library's compile errors, evaluation with the parts of values in
+use.
 Does not own: the compiled form (translate) or the tree (checked).
 
-Always holds: whatever way the library reports an error (a value of type ERROR, an exception), evaluation raises
-`ExpressionEvaluationError`; a result is a plain value of ours. Bounds: `MAX_LENGTH` here; nesting (32) and
-iterations of comprehensions (10,000 for one evaluation) by the library.
+Always holds: whatever way the library reports an error (a value of type ERROR, an exception), evaluation
+raises `ExpressionEvaluationError`; a result is a plain value of ours. Bounds: `MAX_LENGTH` here; nesting (32)
+and iterations of comprehensions (10,000 for one evaluation) by the library.
 """
 
 from __future__ import annotations
@@ -20,26 +21,30 @@ from cel_expr_python import cel
 from flowcore.errors import ExpressionError, ExpressionEvaluationError
 from flowcore.findings import did_you_mean, shown
 from flowruntime.compile.expressions.checked import Expr, read_checked
-from flowruntime.compile.expressions.plain import UnfitValueError
+from flowruntime.compile.expressions.plain import UnfitValueError, type_of
 from flowruntime.compile.expressions.reads import reads_of
 
 MAX_LENGTH: Final = 8_192
 """Characters of one expression."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_RESERVED: Final = frozenset(
-    "as break const continue else false for function if import in let loop package namespace null return true var"
-    " void while".split()
-)
+_RESERVED: Final = frozenset((
+    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
+    "loop", "package", "namespace", "null", "return", "true", "var", "void", "while",
+))  # fmt: skip
+_TYPES: Final = frozenset((
+    "bool", "bytes", "double", "dyn", "int", "list", "map", "null_type", "string", "type", "uint",
+))  # fmt: skip
 _ERROR: Final = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _STATUS: Final = re.compile(r"\A[A-Z_]+: |\s*\[[A-Z_]+\]\Z")
 _REFUSED: Final = re.compile(r"Non-CEL value type for '([^']*)'")
 _UNFIT: Final = object()
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _FUNCTIONS: Final = (
-    "size contains startsWith endsWith matches has all exists exists_one map filter int uint double string bytes bool"
-    " timestamp duration type dyn getFullYear getMonth getDate getDayOfWeek getHours getMinutes getSeconds"
-).split()
+    "size", "contains", "startsWith", "endsWith", "matches", "has", "all", "exists", "exists_one", "map",
+    "filter", "int", "uint", "double", "string", "bytes", "bool", "timestamp", "duration", "type", "dyn",
+    "getFullYear", "getMonth", "getDate", "getDayOfWeek", "getHours", "getMinutes", "getSeconds",
+)  # fmt: skip
 
 
 class LibraryExpression:
@@ -51,15 +56,23 @@ class LibraryExpression:
         self.text: Final = text
         self._program: Final = _checked_by_library(text, variables)
         self.tree: Final[Expr] = read_checked(self._program.serialize())
+        self._refuse_hidden(variables & _TYPES)
         self._reads: Final = reads_of(self.tree, variables)
         self.names: Final = frozenset(self._reads)
         self.returns: Final[str] = self._program.return_type().name()
+
+    def _refuse_hidden(self, hidden: frozenset[str]) -> None:
+        """A variable named like a CEL type is never that variable: an error, not the type in its place."""
+        for name in sorted(hidden & reads_of(self.tree, hidden).keys()):
+            reason = f"{name!r} is a type of CEL, which hides the variable {name!r}"
+            raise ExpressionError(self.text, reason=reason, remedy="rename the port or node")
 
     def evaluate(self, variables: Mapping[str, object]) -> object:
         """The value for these variables; those in `names` must be there.
 
         Raises:
-            ExpressionEvaluationError: a missing field, a type mismatch, an overflow, a value CEL cannot hold, ...
+            ExpressionEvaluationError: a missing field, a type mismatch, an overflow, a value CEL cannot hold,
+            ...
         """
         data: dict[str, object] = {}
         unfit: dict[str, str] = {}
@@ -97,7 +110,7 @@ _CEL: Final[Any] = cel
 
 @lru_cache(maxsize=256)
 def _environment(variables: frozenset[str]) -> Any:
-    names = (name for name in sorted(variables) if _NAME.fullmatch(name) and name not in _RESERVED)
+    names = (name for name in sorted(variables) if _NAME.fullmatch(name) and name not in _RESERVED | _TYPES)
     return _CEL.NewEnv(variables=dict.fromkeys(names, _CEL.Type.DYN))
 
 
@@ -120,7 +133,7 @@ def _checked_by_library(text: str, variables: frozenset[str]) -> Any:
 
 
 def _explained(text: str, report: str, variables: frozenset[str]) -> ExpressionError:
-    """The library's report as our error: its first finding that has a place, and a remedy where there is one."""
+    """The library's report as our error: its first finding that has a place, with a remedy."""
     findings = [(int(line), int(column), reason) for line, column, reason in _ERROR.findall(report)]
     placed = [finding for finding in findings if finding[1] > 0] or findings
     if not placed:
@@ -138,7 +151,7 @@ def _explained(text: str, report: str, variables: frozenset[str]) -> ExpressionE
         reason = f"{'no function' if called else 'no variable'} {name!r} is known here"
         remedy = did_you_mean(name, _FUNCTIONS if called else sorted(variables))
     elif "recursion" in reason:
-        remedy = "split it: at most 32 levels of nesting, a chain a + b + c counting one each"
+        remedy = "split it: at most 32 levels of nesting, each step of a + b + c counts as one"
     elif "no matching overload" in reason:
         remedy = "convert one side, for example with double(), int() or string()"
     return ExpressionError(text, reason=reason, line=place[0], column=place[1], remedy=remedy)
@@ -146,7 +159,7 @@ def _explained(text: str, report: str, variables: frozenset[str]) -> ExpressionE
 
 def _ours(value: Any) -> object:
     """The library's result with bytes for bytearray; dates, durations and types are no values of ours."""
-    kind = type(value)
+    kind = type_of(value)
     if kind in _PLAIN:
         return value
     if kind is bytearray:

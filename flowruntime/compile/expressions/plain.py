@@ -3,11 +3,12 @@
 Owns: which Python objects have fields (dict, msgspec Struct, dataclass, Json), and their plain form.
 Does not own: the lossless plain form of codecs (flowcore.values), or the expression's meaning.
 
-Always holds: conversion is total or an `UnfitValueError` with the path of the value; an int is never changed to a
-float, text with lone surrogates never reaches the library (it crashes there).
+Always holds: conversion is total or an `UnfitValueError` with the path of the value; an int is never changed
+to a float, text with lone surrogates never reaches the library (it crashes there).
 
-The rule for records: the fields of a Struct or dataclass are its Python field names (not encoded names), a field
-that is `UNSET` is absent. Json is its parsed value. An enum is its value; int, float and str subclasses are their base.
+The rule for records: the fields of a Struct or dataclass are its Python field names (not encoded names), a
+field that is `UNSET` is absent. Json is its parsed value. An enum is its value; int, float and str subclasses
+are their base.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class Nothing:
 
 NOTHING: Final = Nothing()
 """No value here: the field is absent, or the compiled form leaves the answer to the library."""
+
+type_of: Final = cast("Callable[[object], type[object]]", type)
+"""`type`, whose answer about an untyped value is typed."""
 
 INT_MIN: Final = -(1 << 63)
 INT_MAX: Final = (1 << 63) - 1
@@ -85,7 +89,7 @@ def plain_form(value: object, path: str, depth: int = 0) -> object:
 
 
 @lru_cache(maxsize=1024)
-def _record_fields(kind: type) -> frozenset[str] | None:
+def _record_fields(kind: type[Any]) -> frozenset[str] | None:
     if issubclass(kind, msgspec.Struct):
         return frozenset(kind.__struct_fields__)
     if dataclasses.is_dataclass(kind):
@@ -147,18 +151,22 @@ def _key(key: object, path: str) -> object:
 
 
 def _other(value: Any, path: str, depth: int) -> object:
-    names = _record_fields(type(value))
+    names = _record_fields(type_of(value))
     if names is not None:
         fields = {name: field_of(value, name) for name in sorted(names)}
         return _dict({name: field for name, field in fields.items() if field is not NOTHING}, path, depth)
     if isinstance(value, enum.Enum):
         return plain_form(value.value, path, depth + 1)
-    for base in (int, float, str, dict, list):
+    for base in _BASES:
         if isinstance(value, base):
             return plain_form(base(value), path, depth + 1)
     raise UnfitValueError(
         f"{path} is a {type(value).__name__}, which expressions cannot read (got {shown(value)})"
     )
+
+
+def _octets(value: Any, _path: str, _depth: int) -> object:
+    return bytes(value)
 
 
 def _json(value: Any, path: str, depth: int) -> object:
@@ -168,6 +176,7 @@ def _json(value: Any, path: str, depth: int) -> object:
     return plain_form(parsed, path, depth + 1)
 
 
+_BASES: Final[tuple[type[Any], ...]] = (int, float, str, dict, list)
 _AS_IS: Final = frozenset({type(None), bool, float, bytes})
 _CONVERT: Final[dict[type, Callable[[Any, str, int], object]]] = {
     int: _int,
@@ -175,7 +184,7 @@ _CONVERT: Final[dict[type, Callable[[Any, str, int], object]]] = {
     list: _list,
     tuple: _list,
     dict: _dict,
-    bytearray: lambda value, *_: bytes(value),
-    memoryview: lambda value, *_: bytes(value),
+    bytearray: _octets,
+    memoryview: _octets,
     Json: _json,
 }

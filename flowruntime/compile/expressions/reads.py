@@ -3,8 +3,9 @@
 Owns: the analysis of a checked tree, and cutting a value down to what is read.
 Does not own: conversion itself (plain).
 
-Always holds: what is cut away cannot change the result. So a value nobody looks at (a 70-bit int, a Stream beside
-the field that is read) never fails an expression, and a large record costs no more than the fields in use.
+Always holds: what is cut away cannot change the result. So a value nobody looks at (a 70-bit int, a Stream
+beside the field that is read) never fails an expression, and a large record costs no more than the fields in
+use.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Reads:
 def reads_of(expr: Expr, variables: frozenset[str]) -> Mapping[str, Reads]:
     """What `expr` reads of each variable; variables it does not mention are absent."""
     found: dict[str, Reads] = {}
-    _visit(expr, variables, found)
+    _visit(expr, variables | {f".{name}" for name in variables}, found)
     return found
 
 
@@ -92,7 +93,7 @@ def _visit(expr: Expr, variables: frozenset[str], found: dict[str, Reads]) -> No
 
 
 def _reach(found: dict[str, Reads], path: tuple[str, ...]) -> Reads:
-    reads = found.setdefault(path[0], Reads())
+    reads = found.setdefault(path[0].removeprefix("."), Reads())
     for name in path[1:]:
         reads = reads.fields.setdefault(name, Reads())
     return reads

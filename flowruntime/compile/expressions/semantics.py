@@ -2,16 +2,18 @@
 
 Owns: the functions that generated code calls when an inline check is not enough.
 Does not own: errors. A function returns `NOTHING` for every combination it does not answer with certainty
-(errors included), and the library then evaluates the whole expression: its result and its errors are the reference.
+(errors included), and the library then evaluates the whole expression: its result and its errors are the
+reference.
 
-Always holds: an answer other than `NOTHING` is the library's answer. Notably: int and double compare as doubles
-(the library rounds the int, Python does not), bool is never a number, ints are 64 bits, division truncates.
+Always holds: an answer other than `NOTHING` is the library's answer. Notably: int and double compare as
+doubles (the library rounds the int, Python does not), bool is never a number, ints are 64 bits, division
+truncates.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 from flowruntime.compile.expressions.plain import (
     INT_MAX,
@@ -23,47 +25,49 @@ from flowruntime.compile.expressions.plain import (
     field_of,
     is_record,
     is_unicode,
+    type_of,
 )
 
 Answer: TypeAlias = "bool | Nothing"
 
-_SURE: Final = frozenset({type(None), bool, float, bytes})
+_SURE: Final = frozenset({type_of(None), bool, float, bytes})
 _EXACT: Final = 1 << 53
 _INT_TEXT: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DOUBLE_TEXT: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII)
 
 
-def is_clean(value: object, depth: int = 0) -> bool:
-    """Whether the value is what the library reads as it is: exact builtins, 64-bit ints, valid text, text keys."""
-    kind = type(value)
+def is_clean(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 - one answer for each kind
+    """Whether the library reads the value as it is: exact builtins, 64-bit ints, valid text, text keys."""
+    kind = type_of(value)
     if kind is str:
-        return is_unicode(cast("str", value))
+        return is_unicode(value)
     if kind is int:
-        return INT_MIN <= cast("int", value) <= UINT_MAX
+        return INT_MIN <= value <= UINT_MAX
     if kind in _SURE:
         return True
     if depth > MAX_DEPTH:
         return False
     if kind is list:
-        return all(is_clean(item, depth + 1) for item in cast("list[object]", value))
+        return all(is_clean(item, depth + 1) for item in value)
     if kind is dict:
-        items = cast("dict[object, object]", value).items()
-        return all(type(key) is str and is_clean(key) and is_clean(item, depth + 1) for key, item in items)
+        items = value.items()
+        return all(type_of(key) is str and is_clean(key) and is_clean(item, depth + 1) for key, item in items)
     return False
 
 
-# --- equality and membership ---------------------------------------------------------------------------------
+# --- equality and membership --------------------------------------------------------------------------------
 
 
-def equal(left: object, right: object) -> Answer:
+def equal(left: Any, right: Any) -> Answer:
     """`left == right`."""
-    if type(left) is str and type(right) is str and left.isascii() and right.isascii():
+    if type_of(left) is str and type_of(right) is str and left.isascii() and right.isascii():
         return left == right
     return _same(left, right) if is_clean(left) and is_clean(right) else NOTHING
 
 
 def _same(left: Any, right: Any) -> bool:
-    kind, other = type(left), type(right)
+    kind = type_of(left)
+    other = type_of(right)
     if kind is other:
         if kind is list:
             return len(left) == len(right) and all(map(_same, left, right))
@@ -75,52 +79,51 @@ def _same(left: Any, right: Any) -> bool:
     return False
 
 
-def contains(element: object, holder: object) -> Answer:
+def contains(element: Any, holder: Any) -> Answer:
     """`element in holder`; of a map only the key is read, of a list every element."""
-    if type(holder) is list:
-        items = cast("list[object]", holder)
-        if is_clean(element) and is_clean(items):
-            return any(_same(element, item) for item in items)
+    if type_of(holder) is list:
+        if is_clean(element) and is_clean(holder):
+            return any(_same(element, item) for item in holder)
         return NOTHING
-    return has(holder, element) if type(element) is str and is_clean(element) else NOTHING
+    return has(holder, element) if type_of(element) is str and is_clean(element) else NOTHING
 
 
 def in_constants(element: object, constants: frozenset[object]) -> Answer:
     """`element in [...]` for text only, or numbers of at most 53 bits only."""
     if not is_clean(element):
         return NOTHING
-    return type(element) in (str, int, float) and element in constants
+    return type_of(element) in (str, int, float) and element in constants
 
 
-def has(holder: object, name: str) -> Answer:
+def has(holder: Any, name: str) -> Answer:
     """`has(holder.name)`."""
-    if type(holder) is dict:
-        return name in cast("dict[object, object]", holder)
+    if type_of(holder) is dict:
+        return name in holder
     return field_of(holder, name) is not NOTHING if is_record(holder) else NOTHING
 
 
-def element_of(holder: object, index: object) -> object:
+def element_of(holder: Any, index: Any) -> object:
     """`holder[index]`, or `NOTHING`."""
-    if type(holder) is list:
-        items = cast("list[object]", holder)
-        return items[index] if type(index) is int and 0 <= index < len(items) else NOTHING
-    return field_of(holder, index) if type(index) is str and is_clean(index) else NOTHING
+    if type_of(holder) is list:
+        return holder[index] if type_of(index) is int and 0 <= index < len(holder) else NOTHING
+    return field_of(holder, index) if type_of(index) is str and is_clean(index) else NOTHING
 
 
-def size(value: object) -> int | Nothing:
+def size(value: Any) -> int | Nothing:
     """`size(value)`: code points, bytes, elements or entries."""
-    if type(value) is str:
+    if type_of(value) is str:
         return len(value) if is_unicode(value) else NOTHING
-    kind = type(value)
-    return len(cast("Any", value)) if kind is list or kind is dict or kind is bytes else NOTHING
+    kind = type_of(value)
+    return len(value) if kind is list or kind is dict or kind is bytes else NOTHING
 
 
 # --- order ---------------------------------------------------------------------------------------
 
 
 def comparable(left: Any, right: Any) -> bool:
-    """Whether `<` of Python answers for these two as the library does (an int beside a double: up to 53 bits)."""
-    kind, other = type(left), type(right)
+    """Whether Python's `<` answers as the library's does (an int beside a double: up to 53 bits)."""
+    kind = type_of(left)
+    other = type_of(right)
     if kind is other:
         return kind in _ORDERED and is_clean(left) and is_clean(right)
     if kind is int and other is float:
@@ -131,7 +134,7 @@ def comparable(left: Any, right: Any) -> bool:
 _ORDERED: Final = frozenset({bool, int, float, str, bytes})
 
 
-# --- arithmetic ----------------------------------------------------------------------------------------------
+# --- arithmetic ---------------------------------------------------------------------------------------------
 
 
 def _bounded(left: Any, right: Any, answer: int) -> int | Nothing:
@@ -142,8 +145,8 @@ def _bounded(left: Any, right: Any, answer: int) -> int | Nothing:
 
 def add(left: Any, right: Any) -> object:
     """`left + right` of two ints, doubles, strings or bytes."""
-    kind = type(left)
-    if kind is not type(right):
+    kind = type_of(left)
+    if kind is not type_of(right):
         return NOTHING
     if kind is int:
         return _bounded(left, right, left + right)
@@ -154,23 +157,23 @@ def add(left: Any, right: Any) -> object:
 
 def subtract(left: Any, right: Any) -> object:
     """`left - right` of two ints or doubles."""
-    if type(left) is float and type(right) is float:
+    if type_of(left) is float and type_of(right) is float:
         return left - right
-    return _bounded(left, right, left - right) if type(left) is int and type(right) is int else NOTHING
+    return _bounded(left, right, left - right) if type_of(left) is int and type_of(right) is int else NOTHING
 
 
 def multiply(left: Any, right: Any) -> object:
     """`left * right` of two ints or doubles."""
-    if type(left) is float and type(right) is float:
+    if type_of(left) is float and type_of(right) is float:
         return left * right
-    return _bounded(left, right, left * right) if type(left) is int and type(right) is int else NOTHING
+    return _bounded(left, right, left * right) if type_of(left) is int and type_of(right) is int else NOTHING
 
 
 def divide(left: Any, right: Any) -> object:
     """`left / right` of two ints (towards zero) or doubles; by zero is left to the library."""
-    if type(left) is float and type(right) is float:
+    if type_of(left) is float and type_of(right) is float:
         return left / right if right else NOTHING
-    if type(left) is not int or type(right) is not int or right == 0:
+    if type_of(left) is not int or type_of(right) is not int or right == 0:
         return NOTHING
     quotient = abs(left) // abs(right)
     return _bounded(left, right, quotient if (left < 0) == (right < 0) else -quotient)
@@ -178,7 +181,7 @@ def divide(left: Any, right: Any) -> object:
 
 def remainder(left: Any, right: Any) -> object:
     """`left % right` of two ints; the sign is the left one's."""
-    if type(left) is not int or type(right) is not int or right in (0, -1):
+    if type_of(left) is not int or type_of(right) is not int or right in (0, -1):
         return NOTHING
     rest = abs(left) % abs(right)
     return _bounded(left, right, -rest if left < 0 else rest)
@@ -186,19 +189,19 @@ def remainder(left: Any, right: Any) -> object:
 
 def negate(value: Any) -> object:
     """`-value` of an int or double."""
-    if type(value) is float:
+    if type_of(value) is float:
         return -value
-    return -value if type(value) is int and -INT_MAX <= value <= INT_MAX else NOTHING
+    return -value if type_of(value) is int and -INT_MAX <= value <= INT_MAX else NOTHING
 
 
-# --- conversions: only where Python and the library agree for certain ----------------------------------------
+# --- conversions: only where Python and the library agree for certain ---------------------------------------
 
 
-def to_text(value: object) -> str | Nothing:
-    """`string(value)` of a string, bool or int; doubles are the library's (six digits and more rules of C++)."""
-    kind = type(value)
+def to_text(value: Any) -> str | Nothing:
+    """`string(value)` of a string, bool or int; how doubles are written is left to the library."""
+    kind = type_of(value)
     if kind is str:
-        return cast("str", value) if is_clean(value) else NOTHING
+        return value if is_clean(value) else NOTHING
     if kind is bool:
         return "true" if value else "false"
     return str(value) if kind is int and is_clean(value) else NOTHING
@@ -206,7 +209,7 @@ def to_text(value: object) -> str | Nothing:
 
 def to_int(value: Any) -> int | Nothing:
     """`int(value)` of an int, a double of at most 53 bits (towards zero), or plain decimal text."""
-    kind = type(value)
+    kind = type_of(value)
     if kind is int:
         return value if INT_MIN <= value <= INT_MAX else NOTHING
     if kind is float:
@@ -216,7 +219,7 @@ def to_int(value: Any) -> int | Nothing:
 
 def to_double(value: Any) -> float | Nothing:
     """`double(value)` of a double, int, or plain decimal text."""
-    kind = type(value)
+    kind = type_of(value)
     if kind is float:
         return value
     if kind is int:

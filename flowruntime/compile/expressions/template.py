@@ -3,11 +3,11 @@
 Owns: reading a template, and its Python source: one display of the whole result.
 Does not own: single expressions (api).
 
-The form, as in `transform.map`: a string is an expression; `{$literal: anything}` is that value as it is; other
-scalars are literals; a key that starts with `$` is written `$$`.
+The form, as in `transform.map`: a string is an expression; `{$literal: anything}` is that value as it is;
+other scalars are literals; a key that starts with `$` is written `$$`.
 
-Always holds: the result is a new object for every row, mappings and lists of `$literal` included; the first leaf
-that fails, in order of writing, fails the whole.
+Always holds: the result is a new object for every row, mappings and lists of `$literal` included; the first
+leaf that fails, in order of writing, fails the whole.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CompiledTemplate:
     """A template, checked and ready; made by `compile_template`."""
 
     leaves: Mapping[str, CompiledExpression]
-    """The expressions by their path, such as `customer.name` or `tags[0]`; empty text for a template that is one."""
+    """The expressions by path (`customer.name`, `tags[0]`); a template that is one expression has path ""."""
     names: frozenset[str]
     """The variables it reads."""
     interpreted_because: str | None
@@ -79,7 +79,8 @@ def compile_template(value: object, *, variables: Collection[str]) -> CompiledTe
     """Check and compile a template over these variables.
 
     Raises:
-        TemplateError: an expression that does not compile, a value that is no template, more than `MAX_LEAVES`
+        TemplateError: an expression that does not compile, a value that is no template, more than
+        `MAX_LEAVES`
             leaves or `MAX_DEPTH` levels.
     """
     reader = _Reader(frozenset(variables))
@@ -160,7 +161,7 @@ class _Reader:
             return
         self.pieces.append("{")
         for key, item in value.items():
-            self.pieces.append(f"{ascii(_key(key, path))}: ")
+            self.pieces.append(f"{_key(key, path)!a}: ")
             self.read(item, (*path, str(key)))
             self.pieces.append(", ")
         self.pieces.append("}")

@@ -7,11 +7,14 @@ from typing import Any, cast
 
 import pytest
 from cel_expr_python import cel
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
 from flowcore.errors import ExpressionError, ExpressionEvaluationError
 from flowcore.values import same_value
 from flowruntime.compile.expressions.api import compile_expression
-from hypothesis import HealthCheck, given, seed, settings
-from hypothesis import strategies as st
+from flowruntime.compile.expressions.library import LibraryExpression
+from flowruntime.compile.expressions.plain import NOTHING, UnfitValueError, plain_form
 
 VARIABLES = ("value", "a", "b")
 CEL: Any = cel
@@ -19,13 +22,13 @@ ENVIRONMENT = CEL.NewEnv(variables=dict.fromkeys(VARIABLES, CEL.Type.DYN))
 
 # --- values --------------------------------------------------------------------------------------------
 
-FIELDS = ("x", "y", "kind", "n")
+FIELDS = ("x", "y", "kind", "n", "items", "flag")
 NUMBERS = (
     0, 1, 2, 10, -1, -3, 7, 1 << 53, (1 << 53) + 1, (1 << 63) - 1, -(1 << 63), 1 << 63, (1 << 64) - 1, 10**12,
     0.0, -0.0, 1.0, 2.5, -1.5, 10.0, 0.1, float(1 << 53), float(1 << 63), 1e300, math.inf, -math.inf, math.nan,
 )  # fmt: skip
 TEXTS = ("", "a", "b", "card", "x", "ab", "é", "\U0001f600a", "12", "-7", "1.5", " 1", "1e3", "true")
-UNFIT = (1 << 64, -(1 << 63) - 1, "\ud800", object(), {1.5: 1}, ["a", 1 << 70], {"x": "a\udfff"}, (1, 2))
+UNFIT = (1 << 64, -(1 << 63) - 1, "\ud800", object(), {1.5: 1}, ["a", 1 << 70], {"x": "a\udfff"})
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.sampled_from((b"", b"a", b"\xff")),
@@ -37,19 +40,58 @@ fit = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(keys, inner, max_size=4)),
     max_leaves=8,
 )
-records = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, st.one_of(scalars, fit)))
-values = st.one_of(records, records, records, fit)
-wild = st.one_of(
-    values,
-    st.sampled_from(UNFIT),
-    st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, st.one_of(scalars, st.sampled_from(UNFIT)))),
+ints = st.one_of(
+    st.integers(-3, 12), st.integers(-3, 12), st.sampled_from(NUMBERS), st.integers(-(1 << 63), 1 << 63)
 )
+floats = st.one_of(st.sampled_from((0.0, 1.0, 2.5, 10.0, -1.5)), st.floats(), st.sampled_from(NUMBERS))
+texts = st.one_of(st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.text(max_size=3))
+
+
+def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The usual kind nine times in ten."""
+    return st.integers(0, 9).flatmap(lambda number: other if number == 0 else usual)
+
+
+def record(inner: st.SearchStrategy[Any], other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A record whose fields usually have the kinds the expressions expect of them."""
+    items = st.lists(st.one_of(ints, texts), max_size=3)
+    usual = {"x": ints, "y": floats, "kind": texts, "n": inner, "items": items, "flag": st.booleans()}
+    fields = {name: mostly(kind, other) for name, kind in usual.items()}
+    return mostly(st.fixed_dictionaries(fields), st.fixed_dictionaries({}, optional=fields))
+
+
+values = mostly(record(record(fit, fit), fit), fit)
+wild = mostly(record(record(fit, st.sampled_from(UNFIT)), st.sampled_from(UNFIT)), st.sampled_from(UNFIT))
 
 # --- expressions ---------------------------------------------------------------------------------------
 
 literals = st.sampled_from(
-    ("0", "1", "2", "10", "-1", "1.0", "2.5", "0.0", '"card"', '"a"', '""', '"x"', "true", "false", "null", 'b"a"')
-    + ("9007199254740993", "9223372036854775807", "-9223372036854775808", "9007199254740992.0", '"\\u00e9"', "1u")
+    (
+        "0",
+        "1",
+        "2",
+        "10",
+        "-1",
+        "1.0",
+        "2.5",
+        "0.0",
+        '"card"',
+        '"a"',
+        '""',
+        '"x"',
+        "true",
+        "false",
+        "null",
+        'b"a"',
+    )
+    + (
+        "9007199254740993",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9007199254740992.0",
+        '"\\u00e9"',
+        "1u",
+    )
     + ("1e400", "[]", "[1, 2]", '["card", "a"]', "{}", '{"x": 1}', "[1, 2.5]", "[true]", '["a", 1]')
 )
 paths = st.one_of(
@@ -65,9 +107,34 @@ def extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     binary = st.sampled_from(("<", "<=", ">", ">=", "==", "!=", "+", "-", "*", "/", "%", "in"))
     logic = st.sampled_from(("&&", "||"))
     one = st.sampled_from(
-        ("!({})", "-({})", "size({})", "({}).size()", "string({})", "int({})", "double({})", "[{}, a]", "dyn({})")
-        + ('{{"x": {}}}', "({}).x", "({})[0]", "has(({}).kind)", '({}).matches("^a")', '({}).matches("a.c")', "bool({})")
-        + ("({}).exists(i, i == a)", "({}).all(i, i > 1)", "({}).map(i, i + 1)", "type({}) == int", "uint({})", "({}).y")
+        (
+            "!({})",
+            "-({})",
+            "size({})",
+            "({}).size()",
+            "string({})",
+            "int({})",
+            "double({})",
+            "[{}, a]",
+            "dyn({})",
+        )
+        + (
+            '{{"x": {}}}',
+            "({}).x",
+            "({})[0]",
+            "has(({}).kind)",
+            '({}).matches("^a")',
+            '({}).matches("a.c")',
+            "bool({})",
+        )
+        + (
+            "({}).exists(i, i == a)",
+            "({}).all(i, i > 1)",
+            "({}).map(i, i + 1)",
+            "type({}) == int",
+            "uint({})",
+            "({}).y",
+        )
     )
     two = st.sampled_from(("({}).contains({})", "({}).startsWith({})", "({}).endsWith({})", "({})[{}]"))
     return st.one_of(
@@ -83,7 +150,76 @@ def extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-expressions = st.recursive(st.one_of(paths, paths, literals), extend, max_leaves=7)
+untyped = st.recursive(st.one_of(paths, paths, literals), extend, max_leaves=7)
+
+INTS = ("value.x", "value.x", "value.n.x", "a", "value['x']", "size(value.kind)", "value.items.size()")
+DOUBLES = ("value.y", "value.n.y", "double(value.x)", "double(a)", "value.y")
+STRINGS = ("value.kind", "value.kind", "b", "value.n.kind", 'value.n["kind"]', "string(value.x)", "string(a)")
+BOOLS = (
+    "value.flag",
+    "value.n.flag",
+    "has(value.x)",
+    "has(value.n.kind)",
+    "has(value.zzz)",
+    '"kind" in value',
+)
+
+
+@st.composite
+def typed(draw: st.DrawFn, kind: str, depth: int) -> str:
+    """An expression that usually has a value of this kind."""
+    if draw(st.integers(0, 40)) == 0:
+        return draw(untyped)
+    leaf = depth <= 0
+    if kind == "int":
+        forms = [*INTS, "1", "2", "10", "-3"] if leaf else [*INTS, "({i} {m} {i})", "({i} + 1)", "(2 - {i})", "({i} - 3)"] + [
+            "({i} * 2)", "-({i})", "({b} ? {i} : {i})", "size({s})", "int({f})", "int({i})", "({i} / 3)", "({i} % 4)"]  # fmt: skip
+    elif kind == "double":
+        forms = (
+            [*DOUBLES, "1.5", "0.0"]
+            if leaf
+            else [*DOUBLES, "({f} {g} {f})", "({f} * 1.5)", "({b} ? {f} : {f})", "-({f})"]
+        )
+    elif kind == "str":
+        forms = (
+            [*STRINGS, '"card"', '"a"']
+            if leaf
+            else [*STRINGS, "({s} + {s})", '({s} + "x")', "({b} ? {s} : {s})", "string({i})"]
+        )
+    else:
+        forms = list(BOOLS) if leaf else [
+            *BOOLS, "({b} && {b})", "({b} || {b})", "({b} && {b} && {b})", "({b} || {b} || {b})", "!({b})", "({i} {o} {i})",
+            "({f} {o} {f})", "({s} {o} {s})", "({i} {e} {i})", "({s} {e} {s})", "(dyn({i}) {o} {f})", "(dyn({f}) {e} {i})",
+            '({s} {e} "card")', "({i} {o} 1)", "({f} {o} 2.5)", "(dyn({f}) {o} 2)", '({s} in ["card", "a", "é"])',
+            "({i} in [1, 2, 10])", "({i} in value.items)", "({s} in value.items)", "({s}).startsWith({s})",
+            '({s}).contains("a")', '({s}).endsWith("d")', '({s}).matches("^card$")', '({s}).matches("^[a-c]+$")',
+            "({b} ? {b} : {b})", "(value.x {e} null)", "(value.kind {e} null)", "value.items.exists(i, i == {i})",
+            "(value.items == [1, 2])", "({b} {e} {b})", "(value.x == 1)", "(value.y == 1)", "(value.flag == true)",
+            "(value.n == value)", "(value.n.x {o} value.x)", "(value.y {o} value.x)",
+        ]  # fmt: skip
+    form = draw(st.sampled_from(forms))
+    signs = {"m": "+-*/%", "g": "+-*/", "o": ("<", "<=", ">", ">="), "e": ("==", "!=")}
+    kinds = {"i": "int", "f": "double", "s": "str", "b": "bool"}
+    text = ""
+    rest = form
+    while "{" in rest:
+        before, _, rest = rest.partition("{")
+        hole, rest = rest[0], rest[2:]
+        text += before + draw(
+            st.sampled_from(signs[hole]) if hole in signs else typed(kinds[hole], depth - 1)
+        )
+    return text + rest
+
+
+expressions = st.one_of(
+    typed("bool", 3),
+    typed("bool", 2),
+    typed("bool", 1),
+    typed("int", 2),
+    typed("double", 2),
+    typed("str", 2),
+    untyped,
+)
 
 # --- the reference -------------------------------------------------------------------------------------
 
@@ -119,6 +255,22 @@ def _with_bytes(value: Any) -> object:
     return value
 
 
+def on_what_is_read(text: str, data: dict[str, object]) -> object:
+    """What the library says when it gets only what the expression reads; `NOTHING` for an error.
+
+    The library converts whole variables, so a value nobody reads can fail it; ours converts what is read.
+    """
+    try:
+        for value in data.values():
+            plain_form(value, "value")
+    except UnfitValueError:
+        try:
+            return LibraryExpression(text, frozenset(VARIABLES)).evaluate(data)
+        except ExpressionEvaluationError:
+            return NOTHING
+    return NOTHING
+
+
 def check(text: str, data: dict[str, object], boolean: bool) -> None:
     """Ours and the library's answer are the same value, or both are errors."""
     try:
@@ -140,8 +292,10 @@ def check(text: str, data: dict[str, object], boolean: bool) -> None:
     try:
         theirs = by_library(text, data)
     except Failed as fault:
-        assert failed or fault.unfit, f"{shown}\n  the library fails: {fault}"
-        return
+        theirs = on_what_is_read(text, data)
+        if theirs is NOTHING:
+            assert failed or fault.unfit, f"{shown}\n  the library fails: {fault}"
+            return
     if boolean and not isinstance(theirs, bool):
         assert failed, f"{shown}\n  the library gives {theirs!r}, which is no bool"
         return
@@ -153,7 +307,7 @@ QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=QUIET)
-@given(text=expressions, value=values, a=fit, b=scalars, boolean=st.booleans())
+@given(text=expressions, value=values, a=mostly(ints, fit), b=mostly(texts, fit), boolean=st.booleans())
 def test_compiled_expressions_answer_as_the_library_does(
     text: str, value: object, a: object, b: object, boolean: bool
 ) -> None:
@@ -161,8 +315,10 @@ def test_compiled_expressions_answer_as_the_library_does(
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
-@given(text=expressions, value=wild, a=wild, b=wild)
-def test_values_the_library_cannot_take_never_change_an_answer(text: str, value: object, a: object, b: object) -> None:
+@given(text=expressions, value=wild, a=mostly(ints, wild), b=mostly(texts, wild))
+def test_values_the_library_cannot_take_never_change_an_answer(
+    text: str, value: object, a: object, b: object
+) -> None:
     """Where the library answers at all, ours is the same; where it only refuses the values, ours may answer or raise."""
     check(text, {"value": value, "a": a, "b": b}, boolean=False)
 
@@ -171,11 +327,17 @@ def test_values_the_library_cannot_take_never_change_an_answer(text: str, value:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", range(8))
 def test_twenty_thousand_expressions_answer_as_the_library_does(number: int) -> None:
-    print(f"seed {number}")
+    print(f"seed {number}")  # noqa: T201 - a failure is run again by it
 
     @seed(number)
     @settings(max_examples=3_000, deadline=None, suppress_health_check=QUIET, database=None)
-    @given(text=expressions, value=wild, a=fit, b=wild, boolean=st.booleans())
+    @given(
+        text=expressions,
+        value=st.one_of(values, wild),
+        a=mostly(ints, fit),
+        b=mostly(texts, wild),
+        boolean=st.booleans(),
+    )
     def run(text: str, value: object, a: object, b: object, boolean: bool) -> None:
         check(text, {"value": value, "a": a, "b": b}, boolean)
 

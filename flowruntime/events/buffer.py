@@ -32,12 +32,13 @@ class Missing:
 
     def add(self, seq: int) -> None:
         """One event more."""
-        if not self.count:
+        if self.count:
+            if seq > self.last:
+                self.last = seq
+            elif seq < self.first:
+                self.first = seq
+        else:
             self.first = self.last = seq
-        elif seq > self.last:
-            self.last = seq
-        elif seq < self.first:
-            self.first = seq
         self.count += 1
 
     def add_gap(self, gap: Gap) -> None:
@@ -142,21 +143,19 @@ class NewestKept(_Queue):
     __slots__ = ()
 
     def offer(self, event: ExecutionEvent) -> bool:
+        """Always take `event` in; False when the oldest had to go."""
         if self._size < self.capacity:
             self._push(event)
             return True
-        self._evict()
-        self._push(event)
-        return False
-
-    def _evict(self) -> None:
         entry = self._entries.popleft()
         while isinstance(entry, Gap):
             self._head.add_gap(entry)
             entry = self._entries.popleft()
         self._head.add(entry.seq)
-        self._size -= 1
         self.missed += 1
+        self._size -= 1
+        self._push(event)
+        return False
 
 
 class OldestKept(_Queue):

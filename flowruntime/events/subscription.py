@@ -76,6 +76,7 @@ class Subscription(Subscriber, Generic[E]):
         self._delivered = 0
         self._lost: SubscriptionLostError | None = None
         self._high_water = max(1, capacity // 2) if policy == "block" else 0
+        self._limited = policy in ("block", "disconnect")
         self._is_stalled = False
         self._waiter: asyncio.Future[None] | None = None
         self._flushed: list[asyncio.Future[None]] = []
@@ -96,13 +97,10 @@ class Subscription(Subscriber, Generic[E]):
         if self.ended is not None or (self._where is not None and not self._admits(event)):
             return
         kept = self._buffer.offer(event)
-        if not kept and self._policy == "disconnect":
-            reason = f"it held {self._buffer.capacity} events and another one came (policy 'disconnect')"
-            self.lose("lagged", reason)
-        elif self._high_water and not self._is_stalled and len(self._buffer) >= self._high_water:
-            self._is_stalled = True
-            self._owner.stalled(self)
-        self._wake()
+        if self._limited:
+            self._check_limit(kept=kept)
+        if self._waiter is not None:
+            self._wake()
 
     def skip(self, gap: Gap) -> None:
         """Note events that were published but cannot be delivered to anyone."""
@@ -253,6 +251,15 @@ class Subscription(Subscriber, Generic[E]):
             await self._waiter
         finally:
             self._waiter = None
+
+    def _check_limit(self, *, kept: bool) -> None:
+        if self._policy == "disconnect":
+            if not kept:
+                reason = f"it held {self._buffer.capacity} events and another one came (policy 'disconnect')"
+                self.lose("lagged", reason)
+        elif not self._is_stalled and len(self._buffer) >= self._high_water:
+            self._is_stalled = True
+            self._owner.stalled(self)
 
     def _admits(self, event: ExecutionEvent) -> bool:
         where = self._where

@@ -245,7 +245,7 @@ def test_the_source_gives_the_same_answer_inlined_in_a_function(text: str) -> No
     source = expression.source({"value": "row[0]", "key": "row[1]"})
     namespace: dict[str, Any] = dict(expression.bindings)
     exec(f"def run(rows):\n    return [{source} for row in rows]", namespace)  # noqa: S102 - the generated code is the subject
-    rows = [({"n": 2, "items": ["k"]}, "k"), ({"n": 1, "items": []}, "j")]
+    rows: list[tuple[Any, str]] = [({"n": 2, "items": ["k"]}, "k"), ({"n": 1, "items": []}, "j")]
     assert namespace["run"](rows) == [expression(value=value, key=key) for value, key in rows]
 
 

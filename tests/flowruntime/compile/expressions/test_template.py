@@ -54,7 +54,7 @@ def test_literals_are_new_objects_for_every_row() -> None:
 
 
 def test_a_leaf_without_a_value_fails_the_whole() -> None:
-    with pytest.raises(ExpressionEvaluationError, match="'value.missing' failed"):
+    with pytest.raises(ExpressionEvaluationError, match=r"'value\.missing' failed"):
         compiled({"a": "value.a", "b": "value.missing"})(value=ROW)
     with pytest.raises(
         ExpressionEvaluationError, match="expression 'key' failed: variable 'key' was not given"

@@ -3,8 +3,8 @@
 Owns: replacing the contents of fields by name, and shortening what is long.
 Does not own: what is published where (debug nodes), `Secret` (flowcore.values), whose repr is `***` already.
 
-Always holds: the original is unchanged; names compare without case, `-` and `_`; the copy is plain data of bounded
-size: at most `MAX_PARTS` parts and `MAX_DEPTH` levels, the rest shown as `...`.
+Always holds: the original is unchanged; names compare without case, `-` and `_`; the copy is plain data of
+bounded size: at most `MAX_PARTS` parts and `MAX_DEPTH` levels, the rest shown as `...`.
 """
 
 from __future__ import annotations
@@ -22,22 +22,11 @@ CUT: Final = "..."
 MAX_PARTS: Final = 1_000
 MAX_DEPTH: Final = 16
 
-DEFAULT_NAMES: Final = (
-    "api_key",
-    "apikey",
-    "authorization",
-    "cookie",
-    "password",
-    "secret",
-    "set_cookie",
-    "token",
-)
+DEFAULT_NAMES: Final = ("api_key", "authorization", "cookie", "password", "secret", "set_cookie", "token")
 
 Redact = Annotated[
     list[str],
-    Meta(
-        description="fields, at any depth, whose contents are shown as ***; besides api_key, password, token and the like"
-    ),
+    Meta(description="fields, at any depth, shown as ***; api_key, password, token and the like always are"),
 ]
 
 
@@ -52,7 +41,7 @@ class Redactor:
         """The value without hidden contents, long texts cut; never raises."""
         return self._copy(value, 0, [MAX_PARTS])
 
-    def _copy(self, value: object, depth: int, left: list[int]) -> Any:
+    def _copy(self, value: object, depth: int, left: list[int]) -> Any:  # noqa: PLR0911 - one return per kind
         left[0] -= 1
         if left[0] < 0 or depth > MAX_DEPTH:
             return CUT

@@ -23,9 +23,7 @@ class SampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     seed: int = 0
     by: Annotated[
         Expression | None,
-        Meta(
-            description="with `fraction`: rows for which this expression over `value` is equal pass or drop together"
-        ),
+        Meta(description="with `fraction`: rows with equal values of this expression pass or drop together"),
     ] = None
 
     def __post_init__(self) -> None:
@@ -48,8 +46,8 @@ class SampleIn(Struct, frozen=True):
 class Sample(Node[SampleConfig, SampleIn, bool], type="debug.sample", kind="filter"):
     """Lets a sample of the rows pass: `every: 100`, or `fraction: 0.01`, or that by a key of the row.
 
-    The choice depends on `seed` and on the row's number since the node was made; with `by`, on `seed` and the key
-    alone, so that it is the same on every worker and after a restart.
+    The choice depends on `seed` and on the row's number since the node was made; with `by`, on `seed` and the
+    key alone, so that it is the same on every worker and after a restart.
 
     Emits when      the row is chosen; it is passed on as it is.
     Drops           the others; counted as `dropped`.
@@ -68,8 +66,7 @@ class Sample(Node[SampleConfig, SampleIn, bool], type="debug.sample", kind="filt
         if self.config.every is not None:
             return number % self.config.every == 0
         by = self.config.by
-        point = (
-            number.to_bytes(8, "big") if by is None else msgspec.json.encode(to_plain(by(value=inputs.value)))
-        )
+        chosen: object = number if by is None else to_plain(by(value=inputs.value))
+        point = msgspec.json.encode(chosen)
         digest = hashlib.blake2b(point, digest_size=8, key=self._prefix[:64]).digest()
         return int.from_bytes(digest, "big") < (self.config.fraction or 0.0) * 2**64

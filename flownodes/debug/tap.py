@@ -19,7 +19,7 @@ def tap(
     redact: Redact = [],  # noqa: B006 - @node copies it
     max_characters: Annotated[int, Meta(ge=1, le=100_000, description="longest text published")] = 500,
 ) -> Any:
-    """Publishes a NodeEvent of kind `data` with a redacted copy of the value, and passes the value on as it is.
+    """Publishes a redacted copy of the value as a NodeEvent of kind `data`, and passes the value on as it is.
 
     Emits when      always.
     Drops           nothing; in the event, long texts and large values are cut and say so.

@@ -12,7 +12,8 @@ from flowcore.node import node
 from flownodes.fields import wrong_kind
 
 _CONTROLS = re.compile(
-    r"[\x00-\x08\x0e-\x1f\x7f-\x9f\N{ZERO WIDTH SPACE}\N{WORD JOINER}\N{ZERO WIDTH NO-BREAK SPACE}\N{SOFT HYPHEN}]"
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"  # tabs, line ends and separators are white space, not controls
+    r"\N{SOFT HYPHEN}\N{ZERO WIDTH SPACE}\N{WORD JOINER}\N{ZERO WIDTH NO-BREAK SPACE}]"
 )
 
 
@@ -31,7 +32,7 @@ def clean(
     ] = "collapse",
     lower: Annotated[bool, Meta(description="lower case")] = False,
 ) -> str:
-    """The text with one form for equal characters, no invisible ones, one blank between words, none at the ends.
+    """The text with one form for equal characters, none invisible, one blank between words, none at the ends.
 
     Cleaning twice changes nothing more.
 

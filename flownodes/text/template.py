@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from msgspec import Meta
 
@@ -39,12 +39,12 @@ def template(
 ) -> str:
     """The text with `{customer.name}` replaced by that field of the value; `{value}` is the value itself.
 
-    Text is put in as it is, numbers and true or false as JSON writes them, lists and dicts as JSON. Nothing is
-    computed and no attribute is read: what a row holds can only ever become text.
+    Text is put in as it is, numbers and true or false as JSON writes them, lists and dicts as JSON. Nothing
+    is computed and no attribute is read: what a row holds can only ever become text.
 
     Emits when      every field is there, or `missing: empty`.
     Drops           nothing.
-    Fails when      a field is missing, null, or has no form as text (bytes, a Stream); the error has its path.
+    Fails when      a field is missing, null, or has no form as text (a Stream); the error has its path.
     Cost            O(length of the result).
     """
     parts: list[str] = []
@@ -57,7 +57,7 @@ def template(
 def _parsed(template: str) -> tuple[tuple[str, str | None], ...]:
     if re.match(_WHOLE, template) is None:
         raise ConfigError(
-            f"template {shown(template)} has a brace without its pair; write {{{{ and }}}} for braces themselves"
+            f"template {shown(template)} has a brace without its pair; write {{{{ and }}}} for braces"
         )
     found: list[tuple[str, str | None]] = []
     for match in _PARTS.finditer(template):
@@ -69,13 +69,15 @@ def _parsed(template: str) -> tuple[tuple[str, str | None], ...]:
 
 
 def _field(value: Any, text: str, missing: Literal["error", "empty"]) -> str:
-    path = () if text == "value" and not (isinstance(value, dict) and "value" in value) else parse_path(text)
-    found = find(value, path)
+    row = cast("object", value)
+    itself = text == "value" and not (isinstance(row, dict) and "value" in row)
+    path = () if itself else parse_path(text)
+    found = find(row, path)
     if found is ABSENT or found is None:
         if missing == "empty":
             return ""
         if found is ABSENT:
-            raise missing_field(value, path)
+            raise missing_field(row, path)
         raise wrong_kind(
             found, "a value", f"template field {text!r}", "set missing: empty to put nothing in its place"
         )

@@ -10,6 +10,7 @@ is, and needs no numpy where it only passes through.
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
@@ -48,12 +49,16 @@ def vector_of(numbers: Iterable[float]) -> Vector:
     """Pack numbers as a vector; each is rounded to the nearest float32.
 
     Raises:
-        CoercionError: something is not a number, or is too large for float32.
+        CoercionError: something is not a number, not finite, or too large for float32.
     """
     try:
         packed = array("f", numbers)
     except (TypeError, OverflowError) as error:
         raise CoercionError(f"not the numbers of a vector: {error}; give finite numbers") from error
+    for place, number in enumerate(packed):
+        if not math.isfinite(number):
+            message = f"number {place} of a vector is {number!r} in float32; give finite numbers below 3.4e38"
+            raise CoercionError(message)
     return _little_endian(packed).tobytes()
 
 

@@ -50,15 +50,17 @@ def expression_params(text: str) -> tuple[str, ...]:
     return tuple(_IN_EXPRESSION.findall(text))
 
 
-def config_params(value: object) -> tuple[str, ...]:
-    """Names of the params a configuration value refers to."""
+def config_params(value: object, at: Path = ()) -> list[tuple[Path, str]]:
+    """Where a configuration value refers to params, and to which."""
     if isinstance(value, ParamText):
-        return value.names
+        return [(at, name) for name in value.names]
     if isinstance(value, dict):
-        return tuple(n for item in cast("dict[object, object]", value).values() for n in config_params(item))
+        pairs = cast("dict[object, object]", value).items()
+        return [found for key, item in pairs for found in config_params(item, (*at, str(key)))]
     if isinstance(value, list):
-        return tuple(n for item in cast("list[object]", value) for n in config_params(item))
-    return ()
+        items = enumerate(cast("list[object]", value))
+        return [found for index, item in items for found in config_params(item, (*at, index))]
+    return []
 
 
 def _bind(workflow: Workflow, values: Mapping[str, object], findings: Findings, path: Path) -> Workflow:
@@ -193,7 +195,7 @@ class _Writer:
 
     def _lookup(self, name: str, path: Path) -> object:
         if name not in self._filled:
-            self._findings.add_unknown(path, name, self._filled, what="param")
+            self._findings.add_undeclared(path, name, self._filled)
         return self._filled.get(name, msgspec.UNSET)
 
 

@@ -161,7 +161,7 @@ class _Reader:
     def _nodes(self, data: object, workflow: Workflow) -> None:
         at = (*self._path, "nodes")
         nodes = self._read.mapping(data, at)
-        if not nodes:
+        if not nodes and isinstance(data, dict):
             self._read.findings.add(
                 at, "a workflow needs at least one node", remedy="add one: nodes: {clean: {type: text.clean}}"
             )
@@ -181,7 +181,10 @@ class _Reader:
     def _node(self, node_id: NodeId, given: object, at: Path, workflow: Workflow) -> NodeSpec:
         if isinstance(given, str):
             given = {"type": given}
-        fields = self._read.mapping(given, at, NODE_FIELDS, what="node field")
+        if not isinstance(given, dict):
+            self._read.mapping(given, at)
+            return NodeSpec(id=node_id, type="unknown")
+        fields = self._read.mapping(cast("object", given), at, NODE_FIELDS, what="node field")
         kind = self._read.text(fields, "type", at, required=True) or "unknown"
         if any(node_id_fault(part) for part in kind.split(".")):
             self._read.findings.add(
@@ -213,7 +216,7 @@ class _Reader:
         if not isinstance(data, dict):
             return self._read.mapping(data, at)
         config = cast("dict[str, object]", self._read.value(cast("object", data), at) or {})
-        self._read.declared(config_params(config), at, workflow.params)
+        self._read.declared(config_params(config, at), workflow.params)
         return config
 
     def _policies(self, fields: Mapping[str, object], at: Path, workflow: Workflow) -> NodePolicies:
@@ -263,10 +266,14 @@ class _Reader:
             before = len(self._read.findings.problems)
             try:
                 connection = self._connection(given, here, workflow)
-                if connection is not None and len(self._read.findings.problems) == before:
+                sound = connection is not None and len(self._read.findings.problems) == before
+                if (
+                    connection is not None and sound and workflow.nodes
+                ):  # no nodes: that is the problem to report
                     workflow.add_connection(connection)
             except FlowError as fault:
-                self._read.findings.add(here, str(fault))
+                if len(self._read.findings.problems) == before:  # else it only follows from what was found
+                    self._read.findings.add(here, str(fault))
 
     def _connection(self, given: object, at: Path, workflow: Workflow) -> Connection | None:
         if isinstance(given, str):

@@ -9,7 +9,7 @@ default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 import msgspec
@@ -99,14 +99,14 @@ class FieldReader:
             parts = (p if isinstance(p, str) else f"${{params.{p.name}}}" for p in text.parts)
             text = "".join(parts)
         if isinstance(text, str):
-            self.declared(expression_params(text), at, params)
+            self.declared([(at, name) for name in expression_params(text)], params)
         return text
 
-    def declared(self, names: tuple[str, ...], at: Path, params: Mapping[str, ParamSpec]) -> None:
-        """Note those of `names` that are no declared param."""
-        for name in dict.fromkeys(names):
+    def declared(self, references: Iterable[tuple[Path, str]], params: Mapping[str, ParamSpec]) -> None:
+        """Note the references to params that are not declared."""
+        for at, name in dict.fromkeys(references):
             if name not in params:
-                self.findings.add_unknown(at, name, params, what="param")
+                self.findings.add_undeclared(at, name, params)
 
     def constant(self, data: object, at: Path) -> object:
         """A value without references to params."""

@@ -124,6 +124,14 @@ class Findings:
         """Note that `name` is not one of the `known` names at `path`."""
         self.add((*path, name), f"unknown {what} {shown(name)}", remedy=did_you_mean(name, known))
 
+    def add_undeclared(self, path: Path, name: str, known: Iterable[str]) -> None:
+        """Note that what stands at `path` refers to a param that is not declared."""
+        self.add(
+            path,
+            f"unknown param {shown(name)}",
+            remedy=did_you_mean(name, known) or "declare it under params",
+        )
+
     def include(self, problems: Iterable[Problem], path: Path) -> None:
         """Take over problems found deeper, whose paths start at `path`."""
         mark = self.mark_of(path)

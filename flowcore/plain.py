@@ -150,6 +150,8 @@ def _read_wtf8(content: object) -> str:
 def _read_json(content: object) -> Json:
     if isinstance(content, str):
         return Json(content.encode())
+    if not isinstance(content, dict) or set(cast("dict[str, object]", content)) != {"$bytes"}:
+        raise TypeError("text, or {$bytes: ...}, expected")
     return Json(_read_bytes(cast("dict[str, object]", content)["$bytes"]))
 
 

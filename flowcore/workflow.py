@@ -227,6 +227,11 @@ class Workflow:
             raise WorkflowError(f"a workflow has at most {MAX_NODES} nodes; split it into nested workflows")
         if (spec.workflow is not None) != (spec.type == WORKFLOW_TYPE):
             raise WorkflowError(f"node {str(spec.id)!r}: type 'workflow' and an inner workflow go together")
+        if spec.workflow is not None and not _is_inner_config(spec.config):
+            raise WorkflowError(
+                f"node {str(spec.id)!r}: a workflow as a node takes config={{'params': {{...}}}} and nothing else, got"
+                f" {shown(spec.config)}"
+            )
         if spec.workflow is not None and nesting(spec.workflow) >= MAX_NESTING:
             raise WorkflowError(f"node {str(spec.id)!r}: workflows nest at most {MAX_NESTING} deep")
         self._nodes[spec.id] = spec
@@ -369,6 +374,10 @@ def _type_of(given: object) -> tuple[str, object | None, Workflow | None]:
         " Sink class, or a Workflow",
         value=given,
     )
+
+
+def _is_inner_config(config: Mapping[str, object]) -> bool:
+    return not config or (config.keys() == {"params"} and isinstance(config["params"], Mapping))
 
 
 def _param(name: str, given: object) -> ParamSpec:

@@ -276,7 +276,12 @@ def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> Validat
     lines = text.split("\n")
     reference = "${" in lines[mark.line] if mark.line < len(lines) else False
     remedy = "inside {...} or [...] put ${NAME} in quotes" if reference else ""
-    return _refusal(message, file, line=int(mark.line) + 1, remedy=remedy)
+    return _refusal(
+        message,
+        file,
+        line=min(int(getattr(mark, "line", 0)) + 1, max(len(text.splitlines()), 1)),
+        remedy=remedy,
+    )
 
 
 def _refusal(

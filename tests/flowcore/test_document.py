@@ -1,0 +1,178 @@
+"""Documents: every problem at once, each with its path, value and remedy."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from flowcore.document import from_document
+from flowcore.dump import to_document
+from flowcore.errors import Problem, ValidationFailedError
+from flowcore.ids import NodeId
+from flowcore.policies import Concurrency
+from flowcore.references import ParamRef, ParamText
+from flowcore.schema import SCHEMA_HEADER, workflow_schema
+from flowcore.values import SecretRef
+from flowcore.workflow import Workflow
+
+TRIAGE: dict[str, Any] = {
+    "name": "triage",
+    "settings": {"max_in_flight": 2000, "max_bytes": "1MiB"},
+    "params": {"host": "localhost", "limit": {"kind": "int", "description": "rows"}},
+    "nodes": {
+        "tickets": {"type": "kafka.source", "config": {"topics": ["t"], "at": "${params.host}:1", "raw": {"$bytes": "eA=="}}},
+        "classify": {
+            "type": "llm.classify",
+            "config": {"api_key": {"$secret": "KEY"}, "$$odd": 1},
+            "key": "record.id",
+            "concurrency": {"max": 64, "order": "by_key"},
+        },
+        "alerts": "kafka.sink",
+    },
+    "connections": [
+        "tickets.out.text -> classify.text",
+        {"from": "classify.record", "to": "alerts", "when": "value.n > ${params.limit}", "when_error": False},
+        {"from_node": "classify", "from_port": "record", "from_path": ["a.b"], "to_node": "alerts", "else": True},
+    ],
+}  # fmt: skip
+
+
+def _changed(**changes: object) -> dict[str, Any]:
+    data = copy.deepcopy(TRIAGE)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place: Any = data
+        for parent in parents:
+            place = place[int(parent) if parent.isdigit() else parent]
+        place[int(last) if last.isdigit() else last] = value
+    return data
+
+
+def _problems(data: object, **env: str) -> list[Problem]:
+    with pytest.raises(ValidationFailedError) as caught:
+        from_document(data, env=env)
+    return list(caught.value.problems)
+
+
+def test_a_document_is_read_as_written() -> None:
+    wf = from_document(TRIAGE)
+    assert wf.nodes[NodeId("classify")].policies.concurrency == Concurrency(max=64, order="by_key")
+    assert wf.nodes[NodeId("classify")].config == {"api_key": SecretRef("KEY"), "$odd": 1}
+    assert wf.nodes[NodeId("tickets")].config["at"] == ParamText((ParamRef("host"), ":1"))
+    assert wf.nodes[NodeId("tickets")].config["raw"] == b"x"
+    assert [c.kind for c in wf.connections] == ["data", "conditional", "conditional"]
+    assert wf.connections[2].from_path == ("a.b",)
+    assert from_document(to_document(wf)) == wf
+
+
+def test_all_problems_come_at_once_with_paths_and_remedies() -> None:
+    data = _changed(
+        settings__on_error="dead_letter", nodes__tickets__concurency=3, nodes__classify__timeout=3,
+        connections__0="tickets -> clasify", params__limit={"kinds": "int"}, versoin="2",
+    )  # fmt: skip
+    found = {problem.path: problem.remedy for problem in _problems(data)}
+    assert found == {
+        "versoin": "did you mean 'version'?",
+        "params.limit.kinds": "did you mean 'kind'?",
+        "settings.on_error": "",
+        "nodes.tickets.concurency": "did you mean 'concurrency'?",
+        "nodes.classify.timeout": "give it a unit: '3s' or '3ms'",
+        "connections[0]": "",
+    }
+    assert "did you mean 'classify'" in str(_problems(data)[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "message"),
+    [
+        ({"name": None}, "name", "is missing"),
+        ({"name": 3}, "name", "must be text, not a whole number"),
+        ({"nodes": {}}, "nodes", "at least one node"),
+        ({"nodes": []}, "nodes", "must be a mapping, not a list"),
+        ({"nodes__alerts": {}}, "nodes.alerts.type", "is missing"),
+        ({"nodes__alerts": 3}, "nodes.alerts", "must be a mapping"),
+        ({"nodes__tickets__config": {"$bytes": "x"}}, "nodes.tickets.config", "mapping of the node type"),
+        ({"nodes__tickets__config": {"a": {"$byts": "x"}}}, "nodes.tickets.config.a", "known forms"),
+        ({"nodes__tickets__config": {"a": "${params.hots}"}}, "nodes.tickets.config.a", "unknown param 'hots'"),
+        ({"nodes__classify__key": "${params.x}"}, "nodes.classify.key", "unknown param 'x'"),
+        ({"nodes__classify__resource": "${params.host}"}, "nodes.classify.resource", "cannot refer to params"),
+        ({"nodes__tickets__config": {"a": "${HOME}"}}, "nodes.tickets.config.a", "HOME is not set"),
+        ({"nodes__tickets__config": {"a": "${no good}"}}, "nodes.tickets.config.a", "starts no reference"),
+        ({"nodes__tickets__dead_letter": {}}, "nodes.tickets.dead_letter", "unknown node field"),
+        ({"params__limit": None}, "params.limit", "not null"),
+        ({"params__limit": {"kind": "number"}}, "params.limit.kind", "must be one of"),
+        ({"params__limit": {"kind": "int", "default": "x"}}, "params.limit.default", "must be of kind int"),
+        ({"connections": {}}, "connections", "must be a list"),
+        ({"connections__0": 3}, "connections[0]", "must be text or a mapping"),
+        ({"connections__0": "a -> b -> c"}, "connections[0]", "one '->'"),
+        ({"connections__1__kind": "maybe"}, "connections[1].kind", "must be one of"),
+        ({"connections__1__when": True}, "connections[1].when", "must be an expression"),
+        ({"connections__1__to": "alerts.value.x"}, "connections[1].to", "field of an input"),
+        ({"connections__2__from_path": "a"}, "connections[2].from_path", "list of field names"),
+        ({"connections__0": "tickets -> tickets"}, "connections[0]", "no cycles"),
+        ({"nodes__alerts": {"type": "workflow"}}, "nodes.alerts.config", "needs its workflow"),
+        ({"nodes__alerts": {"type": "workflow", "config": {"file": "x"}}}, "nodes.alerts.config.file", "from a file"),
+    ],
+)  # fmt: skip
+def test_one_fault_gives_one_problem_where_it_stands(
+    change: dict[str, object], path: str, message: str
+) -> None:
+    problems = _problems(_changed(**change))
+    assert [problem.path for problem in problems] == [path]
+    assert message in problems[0].message
+
+
+def test_an_inner_workflow_reports_its_problems_under_its_path() -> None:
+    inner = {"name": "inner", "nodes": {"a": {"typ": "x.y"}}}
+    problems = _problems(_changed(nodes__alerts={"type": "workflow", "config": {"workflow": inner}}))
+    assert {problem.path for problem in problems} == {
+        "nodes.alerts.config.workflow.nodes.a.typ",
+        "nodes.alerts.config.workflow.nodes.a.type",
+    }
+
+
+def test_environment_references_are_typed_by_the_field_they_fill() -> None:
+    data = _changed(settings__max_in_flight="${N:-7}", nodes__alerts={"type": "a.b", "resource": "${N:-7}"})
+    data["nodes"]["tickets"]["config"]["n"] = "${N}"
+    wf = from_document(data, env={"N": "9"})
+    assert wf.settings.max_in_flight == 9
+    assert wf.nodes[NodeId("alerts")].policies.resource == "9"
+    assert wf.nodes[NodeId("tickets")].config["n"] == "9"
+
+
+def test_text_from_the_environment_is_never_read_for_references() -> None:
+    data = {"name": "w", "nodes": {"a": {"type": "x", "config": {"v": "<${V}>", "e": "$${V}"}}}}
+    wf = from_document(data, env={"V": "${params.x} ${HOME}"})
+    assert wf.nodes[NodeId("a")].config == {"v": "<${params.x} ${HOME}>", "e": "${V}"}
+    assert from_document(to_document(wf)) == wf
+
+
+def test_what_exists_in_code_only_is_not_dumped_in_silence() -> None:
+    wf = Workflow("w")
+    wf.add("a.b", id="a", config={"f": print})
+    wf.local_types["a.b"] = test_what_exists_in_code_only_is_not_dumped_in_silence
+    with pytest.raises(ValidationFailedError) as caught:
+        to_document(wf)
+    assert [problem.path for problem in caught.value.problems] == ["nodes.a.type", "nodes.a.config.f"]
+
+
+def test_the_schema_accepts_what_is_written_and_refuses_unknown_fields() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = workflow_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    inner = _changed(
+        nodes__alerts={"type": "workflow", "config": {"workflow": TRIAGE, "params": {"limit": 1}}}
+    )
+    for data in (TRIAGE, to_document(from_document(TRIAGE)), inner):
+        assert not list(validator.iter_errors(data))
+    for wrong in (
+        _changed(nam="x"),
+        _changed(nodes__tickets__x=1),
+        _changed(settings__x=1),
+        _changed(nodes={}),
+    ):
+        assert list(validator.iter_errors(wrong))
+    assert SCHEMA_HEADER.startswith("# yaml-language-server: $schema=")

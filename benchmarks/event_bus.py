@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks import data
 from benchmarks.command import main
 from benchmarks.environment import Environment
 from benchmarks.harness import Benchmark, Contender, Match, Params, Row
 from benchmarks.process import Sample
+from benchmarks.request import us_per_node
 from benchmarks.summary import Bar
 
 
@@ -23,6 +25,12 @@ def published(events: int, **_: object) -> int:
 
 def _ours(name: str, work: str, **params: object) -> Contender:
     return Contender(name, f"benchmarks.ours.event_bus:{work}", Environment.OURS, params=params)
+
+
+def _requests(name: str, *, stuck: int) -> Contender:
+    return Contender(
+        name, "benchmarks.ours.requests:dag_of_functions", Environment.OURS, params={"stuck": stuck}
+    )
 
 
 BENCHMARK = Benchmark(
@@ -52,6 +60,23 @@ BENCHMARK = Benchmark(
             expected=published,
             params={"events": 20_000},
             quick={"events": 1_000},
+        ),
+        Match(
+            contenders=(
+                _requests("FlowRx, 1 reading, 1 stuck", stuck=1),
+                _requests("FlowRx, 1 reading", stuck=0),
+            ),
+            rows=(
+                Row(
+                    "request through a 10-node DAG with a stuck subscriber",
+                    "us/node",
+                    us_per_node,
+                    bars=(Bar("<=", 1.05, "FlowRx, 1 reading"),),
+                ),
+            ),
+            expected=data.dag_result,
+            params={"requests": 200},
+            quick={"requests": 10},
         ),
     ),
 )

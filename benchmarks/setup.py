@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def _installer() -> Sequence[str]:
     return (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
+def _index_settings() -> dict[str, str]:
+    """This process's environment; where it names an index for pip only, uv is given the same."""
+    environment = dict(os.environ)
+    if "PIP_INDEX_URL" in environment:
+        environment.setdefault("UV_DEFAULT_INDEX", environment["PIP_INDEX_URL"])
+    return environment
+
+
 def _create() -> None:
     if uv := shutil.which("uv"):
         subprocess.run(
@@ -56,7 +65,9 @@ def _create() -> None:
 
 def _install(arguments: Sequence[str]) -> str | None:
     """None when it worked, else the last lines of what the installer said."""
-    done = subprocess.run([*_installer(), *arguments], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [*_installer(), *arguments], check=False, capture_output=True, text=True, env=_index_settings()
+    )
     return None if done.returncode == 0 else reason(done.stderr)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from benchmarks import data
@@ -56,9 +56,14 @@ def _dag(first: Callable[..., Any], others: Callable[..., Any]) -> Workflow:
 
 
 @asynccontextmanager
-async def _watched(workflow: Workflow, requests: int) -> AsyncGenerator[AsyncRun]:
-    """Requests with a subscriber that reads every event; it must see each node complete."""
-    async with FlowRuntime() as runtime:
+async def _watched(workflow: Workflow, requests: int, *, stuck: int = 0) -> AsyncGenerator[AsyncRun]:
+    """Requests with a subscriber that reads every event and must see each node complete.
+
+    `stuck` more subscribe to all events and never read one.
+    """
+    async with FlowRuntime() as runtime, AsyncExitStack() as stack:
+        for _ in range(stuck):
+            await stack.enter_async_context(runtime.events.subscribe(buffer=1024))
 
         async def count_completed(wanted: int) -> None:
             """Ends when all nodes were seen; a gap makes the run time out, which fails the contender."""
@@ -87,9 +92,9 @@ async def _watched(workflow: Workflow, requests: int) -> AsyncGenerator[AsyncRun
         yield run
 
 
-def dag_of_functions(requests: int) -> Any:
+def dag_of_functions(requests: int, stuck: int = 0) -> Any:
     """Plain functions, which the compiler may fuse."""
-    return _watched(_dag(enter, add), requests)
+    return _watched(_dag(enter, add), requests, stuck=stuck)
 
 
 def dag_of_coroutines(requests: int) -> Any:

@@ -1,0 +1,77 @@
+"""Which policies mean something for which kind of node.
+
+Owns: the table of kinds and policies, with the remedy for each that does not fit.
+Does not own: the values of policies (flowcore.policies), carrying them out (operators, flowcontrol).
+
+Pure: definitions and policies in, findings out. A policy that would have no effect is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from flowcore.definition import ConnectorDefinition, Definition
+from flowcore.policies import POLICY_NAMES, NodePolicies
+
+_WAITING: Final = frozenset({"key", "concurrency", "timeout", "retry", "resource"})
+_ALWAYS: Final = frozenset({"on_error", "max_output_bytes"})
+
+_BY_ROLE: Final = {
+    "source": _ALWAYS,
+    "sink": _ALWAYS | {"batch", "concurrency", "timeout", "retry", "resource"},
+    "fused": _ALWAYS,
+    "waiting": _ALWAYS | _WAITING,
+    "batched": _ALWAYS | _WAITING | {"batch"},
+    "expand": _ALWAYS | {"max_children", "concurrency"},
+    "collect": _ALWAYS,
+    "batch": _ALWAYS | {"batch"},
+    "operator": _ALWAYS | {"timeout"},
+}
+_WORDS: Final = {
+    "source": "a source",
+    "sink": "a sink",
+    "fused": "a plain function that runs in one piece with its neighbours",
+    "waiting": "a node that works on one row at a time",
+    "batched": "a batch node",
+    "expand": "a node that yields several rows for one",
+    "collect": "a node that collects rows",
+    "batch": "a node that makes batches",
+    "operator": "a raw operator",
+}
+_MAKE_IT_WAIT: Final = "make it a coroutine (async def), or say offload='thread' or 'process' in @node"
+_REMEDIES: Final = {
+    ("fused", "batch"): "give it batch=Batch(...) in @node and make it a coroutine over lists",
+    ("waiting", "batch"): "give it batch=Batch(...) in @node and let it take and return lists",
+    ("fused", "max_children"): "only a generator yields several rows; remove it",
+    ("expand", "timeout"): "set a timeout on the node that does the waiting",
+    ("expand", "retry"): "rows it yielded before it failed would come twice; retry in the node before it",
+}
+
+
+def role_of(definition: Definition) -> str:
+    """What kind of stage carries the node, as far as policies care."""
+    if isinstance(definition, ConnectorDefinition):
+        return definition.role
+    if definition.kind in ("expand", "collect", "batch", "operator"):
+        return definition.kind
+    if definition.batched:
+        return "batched"
+    return "waiting" if definition.is_async or definition.offload is not None else "fused"
+
+
+def misplaced(definition: Definition, policies: NodePolicies) -> Iterator[tuple[str, str, str]]:
+    """Policies said for a node of this type that cannot do anything: name, message, remedy."""
+    role = role_of(definition)
+    for name in POLICY_NAMES:
+        if getattr(policies, name) is not None and name not in _BY_ROLE[role]:
+            waits = role == "fused" and name in _WAITING
+            remedy = _MAKE_IT_WAIT if waits else _REMEDIES.get((role, name), "remove it")
+            yield name, f"does not apply to {_WORDS[role]} ({definition.type!r})", remedy
+
+
+def applicable(definition: Definition, policies: NodePolicies) -> NodePolicies:
+    """Only the policies that mean something for this type: what a nested workflow passes on to its nodes."""
+    allowed = _BY_ROLE[role_of(definition)]
+    kept = {name: getattr(policies, name) for name in POLICY_NAMES if name in allowed}
+    return NodePolicies(**kept)

@@ -56,9 +56,9 @@ class CompiledExpression:
         """Python source of the value, with each variable replaced by the Python expression given for it.
 
         A variable's expression is evaluated several times: give names, or cheap and pure expressions. The
-        source assigns temporaries `_x0`, `_x1`, ... with `:=`; it may stand in a function, a lambda, or the body
-        or condition of a comprehension, not in the iterable of one. It calls the builtins type, dict, str, int,
-        float and bool by name. Where there is no value it raises ExpressionEvaluationError.
+        source assigns temporaries `_x0`, `_x1`, ... with `:=`; it may stand in a function, a lambda, or the
+        body or condition of a comprehension, not in the iterable of one. It calls the builtins type, dict,
+        str, int, float and bool by name. Where there is no value it raises ExpressionEvaluationError.
         """
         return _named(self._source, variables)
 

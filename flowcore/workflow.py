@@ -229,8 +229,8 @@ class Workflow:
             raise WorkflowError(f"node {str(spec.id)!r}: type 'workflow' and an inner workflow go together")
         if spec.workflow is not None and not _is_inner_config(spec.config):
             raise WorkflowError(
-                f"node {str(spec.id)!r}: a workflow as a node takes config={{'params': {{...}}}} and nothing else, got"
-                f" {shown(spec.config)}"
+                f"node {str(spec.id)!r}: a workflow as a node takes config={{'params': ...}} and nothing else,"
+                f" got {shown(spec.config)}"
             )
         if spec.workflow is not None and nesting(spec.workflow) >= MAX_NESTING:
             raise WorkflowError(f"node {str(spec.id)!r}: workflows nest at most {MAX_NESTING} deep")
@@ -377,7 +377,7 @@ def _type_of(given: object) -> tuple[str, object | None, Workflow | None]:
 
 
 def _is_inner_config(config: Mapping[str, object]) -> bool:
-    return not config or (config.keys() == {"params"} and isinstance(config["params"], Mapping))
+    return not config or (set(config) == {"params"} and isinstance(config["params"], Mapping))
 
 
 def _param(name: str, given: object) -> ParamSpec:

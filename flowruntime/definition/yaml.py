@@ -263,7 +263,8 @@ def _is_plain(event: ScalarEvent) -> bool:
 
 
 def _line(event: Event) -> int:
-    return int(event.start_mark.line) + 1
+    mark = event.start_mark
+    return 1 if mark is None else int(mark.line) + 1
 
 
 def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> ValidationFailedError:
@@ -273,15 +274,10 @@ def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> Validat
     message = f"not valid YAML: {context}, {what}" if context else f"not valid YAML: {what}"
     if mark is None:
         return _refusal(message, file)
-    lines = text.split("\n")
-    reference = "${" in lines[mark.line] if mark.line < len(lines) else False
-    remedy = "inside {...} or [...] put ${NAME} in quotes" if reference else ""
-    return _refusal(
-        message,
-        file,
-        line=min(int(getattr(mark, "line", 0)) + 1, max(len(text.splitlines()), 1)),
-        remedy=remedy,
-    )
+    lines = text.splitlines() or [""]
+    at = min(int(mark.line), len(lines) - 1)  # an end of text too soon is noted on the line after the last
+    remedy = "inside {...} or [...] put ${NAME} in quotes" if "${" in lines[at] else ""
+    return _refusal(message, file, line=at + 1, remedy=remedy)
 
 
 def _refusal(

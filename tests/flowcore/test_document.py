@@ -22,7 +22,14 @@ TRIAGE: dict[str, Any] = {
     "settings": {"max_in_flight": 2000, "max_bytes": "1MiB"},
     "params": {"host": "localhost", "limit": {"kind": "int", "description": "rows"}},
     "nodes": {
-        "tickets": {"type": "kafka.source", "config": {"topics": ["t"], "at": "${params.host}:1", "raw": {"$bytes": "eA=="}}},
+        "tickets": {
+            "type": "kafka.source",
+            "config": {
+                "topics": ["t"],
+                "at": "${params.host}:1",
+                "raw": {"$bytes": "eA=="},
+            },
+        },
         "classify": {
             "type": "llm.classify",
             "config": {"api_key": {"$secret": "KEY"}, "$$odd": 1},
@@ -34,9 +41,15 @@ TRIAGE: dict[str, Any] = {
     "connections": [
         "tickets.out.text -> classify.text",
         {"from": "classify.record", "to": "alerts", "when": "value.n > ${params.limit}", "when_error": False},
-        {"from_node": "classify", "from_port": "record", "from_path": ["a.b"], "to_node": "alerts", "else": True},
+        {
+            "from_node": "classify",
+            "from_port": "record",
+            "from_path": ["a.b"],
+            "to_node": "alerts",
+            "else": True,
+        },
     ],
-}  # fmt: skip
+}
 
 
 def _changed(**changes: object) -> dict[str, Any]:
@@ -69,9 +82,13 @@ def test_a_document_is_read_as_written() -> None:
 
 def test_all_problems_come_at_once_with_paths_and_remedies() -> None:
     data = _changed(
-        settings__on_error="dead_letter", nodes__tickets__concurency=3, nodes__classify__timeout=3,
-        connections__0="tickets -> clasify", params__limit={"kinds": "int"}, versoin="2",
-    )  # fmt: skip
+        settings__on_error="dead_letter",
+        nodes__tickets__concurency=3,
+        nodes__classify__timeout=3,
+        connections__0="tickets -> clasify",
+        params__limit={"kinds": "int"},
+        versoin="2",
+    )
     found = {problem.path: problem.remedy for problem in _problems(data)}
     assert found == {
         "versoin": "did you mean 'version'?",
@@ -95,9 +112,17 @@ def test_all_problems_come_at_once_with_paths_and_remedies() -> None:
         ({"nodes__alerts": 3}, "nodes.alerts", "must be a mapping"),
         ({"nodes__tickets__config": {"$bytes": "x"}}, "nodes.tickets.config", "mapping of the node type"),
         ({"nodes__tickets__config": {"a": {"$byts": "x"}}}, "nodes.tickets.config.a", "known forms"),
-        ({"nodes__tickets__config": {"a": "${params.hots}"}}, "nodes.tickets.config.a", "unknown param 'hots'"),
+        (
+            {"nodes__tickets__config": {"a": "${params.hots}"}},
+            "nodes.tickets.config.a",
+            "unknown param 'hots'",
+        ),
         ({"nodes__classify__key": "${params.x}"}, "nodes.classify.key", "unknown param 'x'"),
-        ({"nodes__classify__resource": "${params.host}"}, "nodes.classify.resource", "cannot refer to params"),
+        (
+            {"nodes__classify__resource": "${params.host}"},
+            "nodes.classify.resource",
+            "cannot refer to params",
+        ),
         ({"nodes__tickets__config": {"a": "${HOME}"}}, "nodes.tickets.config.a", "HOME is not set"),
         ({"nodes__tickets__config": {"a": "${no good}"}}, "nodes.tickets.config.a", "starts no reference"),
         ({"nodes__tickets__dead_letter": {}}, "nodes.tickets.dead_letter", "unknown node field"),
@@ -113,9 +138,13 @@ def test_all_problems_come_at_once_with_paths_and_remedies() -> None:
         ({"connections__2__from_path": "a"}, "connections[2].from_path", "list of field names"),
         ({"connections__0": "tickets -> tickets"}, "connections[0]", "no cycles"),
         ({"nodes__alerts": {"type": "workflow"}}, "nodes.alerts.config", "needs its workflow"),
-        ({"nodes__alerts": {"type": "workflow", "config": {"file": "x"}}}, "nodes.alerts.config.file", "from a file"),
+        (
+            {"nodes__alerts": {"type": "workflow", "config": {"file": "x"}}},
+            "nodes.alerts.config.file",
+            "from a file",
+        ),
     ],
-)  # fmt: skip
+)
 def test_one_fault_gives_one_problem_where_it_stands(
     change: dict[str, object], path: str, message: str
 ) -> None:

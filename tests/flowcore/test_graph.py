@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def test_either_an_order_that_respects_every_edge_or_a_true_cycle(edges: list[tu
         assert all(order.index(a) < order.index(b) for a, b in edges)
     else:
         assert cycle[0] == cycle[-1]
-        assert all(pair in edges for pair in zip(cycle, cycle[1:], strict=False))
+        assert all(pair in edges for pair in pairwise(cycle))
         with pytest.raises(CycleFoundError):
             graph.topological_order()
 
@@ -55,7 +57,7 @@ def test_reachability_and_components() -> None:
 
 def test_ten_thousand_nodes_in_a_chain_do_not_recurse() -> None:
     names = [str(number) for number in range(10_000)]
-    chain = list(zip(names, names[1:], strict=False))
+    chain = list(pairwise(names))
     graph = Graph(reversed(names), chain)
     assert graph.topological_order() == names
     assert len(graph.descendants(["0"])) == 9_999

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -119,41 +121,41 @@ def test_several_branches_of_one_port_are_not_duplicates() -> None:
     assert len(wf.connections) == 3
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda wf: wf.add("a.b", id="1x"), InvalidIdError, "'_1x' would do"),
-        (lambda wf: wf.add("a.b", id="fetch"), WorkflowError, "already there"),
-        (lambda wf: wf.add("a b"), WorkflowError, "is no node type"),
-        (lambda wf: wf.add("workflow"), WorkflowError, "pass the Workflow itself"),
-        (lambda wf: wf.add(_two(), config={"params": 3}), WorkflowError, "and nothing else"),
-        (lambda wf: wf.add(print), WorkflowError, "decorated with @node"),
-        (lambda wf: wf.add("a.b", timout="2s"), ValidationFailedError, "did you mean 'timeout'"),
-        (lambda wf: wf.add("a.b", timeout=2), ValidationFailedError, "'2s' or '2ms'"),
-        (lambda wf: wf.add("a.b", config=["x"]), WorkflowError, "config must be a mapping"),
-        (lambda wf: wf.connect("fetsh", "clean"), WorkflowError, "did you mean 'fetch'"),
-        (lambda wf: wf.connect("fetch", "fetch"), WorkflowError, "no cycles"),
-        (lambda wf: wf.connect("fetch", "clean.text.x"), WorkflowError, "ends at a port: clean.text"),
-        (lambda wf: wf.connect("fetch.", "clean"), ConnectionSyntaxError, "node"),
-        (lambda wf: wf.connect("fetch", "clean", when=""), ConnectionSyntaxError, "empty `when`"),
-        (lambda wf: wf.connect("fetch", "clean", when="x", otherwise=True), ConnectionSyntaxError, "not both"),
-        (lambda wf: wf.connect("fetch", "clean", when="x", kind="data"), ConnectionSyntaxError, "leave kind out"),
-        (lambda wf: wf.connect("fetch", "clean", kind="conditional"), ConnectionSyntaxError, "add one"),
-        (lambda wf: wf.connect("fetch", "clean", when_error=False), ConnectionSyntaxError, "without a `when`"),
-        (lambda wf: wf.connect("fetch.out", "clean", kind="error"), ConnectionSyntaxError, "leaves port 'error'"),
-        (lambda wf: wf.connect("fetch.out.x", "clean", kind="control"), ConnectionSyntaxError, "no value"),
-        (lambda wf: wf.connect(3, "clean"), WorkflowError, "what add"),
-        (lambda wf: wf.connect(Workflow("o").add("a.b"), "clean"), WorkflowError, "belongs to workflow 'o'"),
-        (lambda wf: wf.chain("fetch"), WorkflowError, "at least two"),
-        (lambda wf: wf.chain("fetch", "clean.text"), WorkflowError, "default ports only"),
-    ],
-)  # fmt: skip
+_WRONG_CALLS: list[tuple[Callable[[Any], object], type[FlowError], str]] = [
+    (lambda wf: wf.add("a.b", id="1x"), InvalidIdError, "'_1x' would do"),
+    (lambda wf: wf.add("a.b", id="fetch"), WorkflowError, "already there"),
+    (lambda wf: wf.add("a b"), WorkflowError, "is no node type"),
+    (lambda wf: wf.add("workflow"), WorkflowError, "pass the Workflow itself"),
+    (lambda wf: wf.add(_two(), config={"params": 3}), WorkflowError, "and nothing else"),
+    (lambda wf: wf.add(print), WorkflowError, "decorated with @node"),
+    (lambda wf: wf.add("a.b", timout="2s"), ValidationFailedError, "did you mean 'timeout'"),
+    (lambda wf: wf.add("a.b", timeout=2), ValidationFailedError, "'2s' or '2ms'"),
+    (lambda wf: wf.add("a.b", config=["x"]), WorkflowError, "config must be a mapping"),
+    (lambda wf: wf.connect("fetsh", "clean"), WorkflowError, "did you mean 'fetch'"),
+    (lambda wf: wf.connect("fetch", "fetch"), WorkflowError, "no cycles"),
+    (lambda wf: wf.connect("fetch", "clean.text.x"), WorkflowError, "ends at a port: clean.text"),
+    (lambda wf: wf.connect("fetch.", "clean"), ConnectionSyntaxError, "node"),
+    (lambda wf: wf.connect("fetch", "clean", when=""), ConnectionSyntaxError, "empty `when`"),
+    (lambda wf: wf.connect("fetch", "clean", when="x", otherwise=True), ConnectionSyntaxError, "not both"),
+    (lambda wf: wf.connect("fetch", "clean", when="x", kind="data"), ConnectionSyntaxError, "leave kind out"),
+    (lambda wf: wf.connect("fetch", "clean", kind="conditional"), ConnectionSyntaxError, "add one"),
+    (lambda wf: wf.connect("fetch", "clean", when_error=False), ConnectionSyntaxError, "without a `when`"),
+    (lambda wf: wf.connect("fetch.out", "clean", kind="error"), ConnectionSyntaxError, "leaves port 'error'"),
+    (lambda wf: wf.connect("fetch.out.x", "clean", kind="control"), ConnectionSyntaxError, "no value"),
+    (lambda wf: wf.connect(3, "clean"), WorkflowError, "what add"),
+    (lambda wf: wf.connect(Workflow("o").add("a.b"), "clean"), WorkflowError, "belongs to workflow 'o'"),
+    (lambda wf: wf.chain("fetch"), WorkflowError, "at least two"),
+    (lambda wf: wf.chain("fetch", "clean.text"), WorkflowError, "default ports only"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), _WRONG_CALLS)
 def test_a_wrong_call_raises_at_once_and_changes_nothing(
-    call: object, error: type[FlowError], message: str
+    call: Callable[[Any], object], error: type[FlowError], message: str
 ) -> None:
     wf, before = _two(), _two()
     with pytest.raises(error, match=message):
-        call(wf)  # type: ignore[operator] - a lambda
+        call(wf)
     assert wf == before
 
 
@@ -171,7 +173,7 @@ def test_two_functions_cannot_claim_one_type() -> None:
     other.__flow_node__ = SimpleNamespace(type="text.clean")  # type: ignore[attr-defined] - as @node leaves it
     wf = Workflow("w")
     wf.add(clean)
-    with pytest.raises(WorkflowError, match="both claim the type 'text.clean'"):
+    with pytest.raises(WorkflowError, match=r"both claim the type 'text\.clean'"):
         wf.add(other)
     assert len(wf.nodes) == 1
 

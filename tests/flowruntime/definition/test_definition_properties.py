@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,10 +31,16 @@ _PARAM_TEXT = st.tuples(_NAMED, _NAMED).map(lambda two: ParamText((two[0], Param
     ParamText((ParamRef("a"),))
 )
 _LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT | st.binary(max_size=4)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | _TEXT
+    | st.binary(max_size=4)
     | st.text(st.characters(codec=None, categories=["Cs"]), max_size=2)
-    | st.binary(max_size=4).map(Json) | _NAMED.map(SecretRef)
-)  # fmt: skip
+    | st.binary(max_size=4).map(Json)
+    | _NAMED.map(SecretRef)
+)
 _CONSTANTS = st.recursive(
     _LEAVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
@@ -44,14 +51,18 @@ _DURATIONS = st.timedeltas(timedelta(microseconds=1), timedelta(days=9))
 _POLICIES = st.builds(
     NodePolicies,
     key=st.none() | st.just("record.x + ${params.a}") | _NAMED.filter(lambda t: "${params" not in t),
-    concurrency=st.none() | st.builds(Concurrency, max=st.none() | st.integers(1, 99), order=st.sampled_from(["ordered", None])),
+    concurrency=st.none()
+    | st.builds(Concurrency, max=st.none() | st.integers(1, 99), order=st.sampled_from(["ordered", None])),
     timeout=st.none() | _DURATIONS,
-    retry=st.none() | st.builds(RetryPolicy, max_attempts=st.integers(1, 9), retry_on=st.lists(_NAMED, max_size=2).map(tuple)),
+    retry=st.none()
+    | st.builds(
+        RetryPolicy, max_attempts=st.integers(1, 9), retry_on=st.lists(_NAMED, max_size=2).map(tuple)
+    ),
     on_error=st.sampled_from(["continue", None]),
     batch=st.none() | st.builds(Batch, max_items=st.integers(1, 9), linger=_DURATIONS),
     resource=st.none() | _NAMED,
     max_output_bytes=st.none() | st.integers(1, 2**40),
-)  # fmt: skip
+)
 _SETTINGS = st.builds(
     Settings,
     delivery=st.sampled_from(["at_least_once", "at_most_once"]),
@@ -67,9 +78,13 @@ def workflows(draw: st.DrawFn, depth: int = 2) -> Workflow:
     """Any workflow that code could build."""
     param = ParamSpec(default=draw(_CONSTANTS), description=draw(_TEXT))
     workflow = Workflow(
-        draw(_NAMED), id=draw(st.none() | _NAMED), version=draw(_NAMED), description=draw(_TEXT),
-        params={"a": param}, settings=draw(_SETTINGS),
-    )  # fmt: skip
+        draw(_NAMED),
+        id=draw(st.none() | _NAMED),
+        version=draw(_NAMED),
+        description=draw(_TEXT),
+        params={"a": param},
+        settings=draw(_SETTINGS),
+    )
     for node_id in draw(st.lists(_NAMES, min_size=1, max_size=4, unique=True)):
         inner = draw(workflows(depth=depth - 1)) if depth and draw(st.integers(0, 5)) == 0 else None
         config = draw(st.dictionaries(_TEXT, _CONFIG_VALUES, max_size=3))
@@ -85,7 +100,7 @@ def workflows(draw: st.DrawFn, depth: int = 2) -> Workflow:
         }
         workflow.add_node(NodeSpec(policies=draw(_POLICIES), **spec))  # type: ignore[arg-type] - as named
     nodes = list(workflow.nodes)
-    for source, target in zip(nodes, nodes[1:], strict=False):
+    for source, target in pairwise(nodes):
         when = draw(st.none() | st.just("value > ${params.a}") | _NAMED.filter(lambda t: "${params" not in t))
         workflow.connect(
             ".".join([source, *draw(st.sampled_from([[], ["error"], ["p"]]))]) if when is None else source,
@@ -106,19 +121,50 @@ def workflows(draw: st.DrawFn, depth: int = 2) -> Workflow:
 def test_a_workflow_comes_back_from_every_form_it_is_written_in(workflow: Workflow) -> None:
     assert from_document(to_document(workflow)) == workflow
     for form in ("yaml", "json"):
-        assert load_text(dump_workflow(workflow, format=form), format=form, env={}) == workflow  # type: ignore[arg-type]
+        assert load_text(dump_workflow(workflow, format=form), format=form, env={}) == workflow
 
 
 _JSONLIKE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | _TEXT | st.sampled_from(["a -> b", "${N}", "${params.q}"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["name", "nodes", "connections", "settings", "params", "type", "config", "workflow", "from", "to",
-                         "when", "else", "kind", "key", "retry", "default", "$bytes", "$secret", "a", "b"]) | _TEXT,
-        inner, max_size=5,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | _TEXT
+    | st.sampled_from(["a -> b", "${N}", "${params.q}"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "name",
+                    "nodes",
+                    "connections",
+                    "settings",
+                    "params",
+                    "type",
+                    "config",
+                    "workflow",
+                    "from",
+                    "to",
+                    "when",
+                    "else",
+                    "kind",
+                    "key",
+                    "retry",
+                    "default",
+                    "$bytes",
+                    "$secret",
+                    "a",
+                    "b",
+                ]
+            )
+            | _TEXT,
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=25,
-)  # fmt: skip
+)
 
 
 @given(_JSONLIKE)
@@ -155,7 +201,7 @@ _SEEDS = (
 settings: {delivery: at_least_once, max_in_flight: 2000, limits: {types: {a.b: 2}}}
 params: {host: {kind: str, default: "x"}, n: 3}
 nodes:
-  tickets: &t {type: kafka.source, config: {topics: [tickets], at: "${params.host}", n: ${N:-8}}}
+  tickets: &t {type: kafka.source, config: {topics: [tickets], at: "${params.host}", n: "${N:-8}"}}
   sub:
     type: workflow
     config:
@@ -173,13 +219,51 @@ connections:
   - {from: classify.record, to: sub, when: 'value.label == "fraud"'}
   - {from: classify.record, to: sub, else: true}
 """,
-    '{"name": "w", "nodes": {"a": {"type": "x.y", "config": {"k": [1, 2.5, null, true]}}, "b": "x.z"},'
-    ' "connections": ["a -> b", {"from_node": "a", "from_path": ["q"], "to_node": "b", "kind": "data"}]}',
-)  # fmt: skip
+    """{"name": "w", "nodes": {"a": {"type": "x.y", "config": {"k": [1, 2.5, null, true]}}, "b": "x.z"},
+ "connections": ["a -> b", {"from_node": "a", "from_path": ["q"], "to_node": "b", "kind": "data"}]}""",
+)
 _SNIPPETS = (
-    "{", "}", "[", "]", "- ", ": ", "\n", '"', "'", "*t", "&t ", "!!int ", "${", "}", "$", "->", ".", "\t", "\x00", "\ud800",
-    "null", "1e999", "9" * 50, "~", "<<: ", "#", "|", ">", "%", "@", "`", "\u2028", "---\n", "...\n", "? ",
-)  # fmt: skip
+    "{",
+    "}",
+    "[",
+    "]",
+    "- ",
+    ": ",
+    "\n",
+    '"',
+    "'",
+    "*t",
+    "&t ",
+    "!!int ",
+    "${",
+    "}",
+    "$",
+    "->",
+    ".",
+    "\t",
+    "\x00",
+    "\ud800",
+    "null",
+    "1e999",
+    "9" * 50,
+    "~",
+    "<<: ",
+    "#",
+    "|",
+    ">",
+    "%",
+    "@",
+    "`",
+    "\u2028",
+    "---\n",
+    "...\n",
+    "? ",
+)
+
+
+@pytest.mark.parametrize("text", _SEEDS)
+def test_the_texts_that_are_mutated_are_workflows(text: str) -> None:
+    assert load_text(text, env={}).nodes
 
 
 def _fuzz(chance: random.Random, rounds: int) -> None:
@@ -200,10 +284,13 @@ def _fuzz(chance: random.Random, rounds: int) -> None:
 
 
 def _total(load: Any) -> None:
+    loaded, problems = None, None
     try:
         loaded = load()
     except ValidationFailedError as failed:
-        assert failed.problems
-        assert all(problem.path and problem.message for problem in failed.problems)
+        problems = failed.problems
+    if loaded is None:
+        assert problems
+        assert all(problem.path and problem.message for problem in problems)
     else:
         assert load_text(dump_workflow(loaded), env={}) == loaded

@@ -137,7 +137,14 @@ class ExpressionError(BuildError, ValueError):
     remedy: str
 
     def __init__(
-        self, text: str, /, *, reason: str, line: int | None = None, column: int | None = None, remedy: str = ""
+        self,
+        text: str,
+        /,
+        *,
+        reason: str,
+        line: int | None = None,
+        column: int | None = None,
+        remedy: str = "",
     ) -> None:
         place = "" if column is None else f" at column {column}"
         if line is not None and line > 1:
@@ -250,6 +257,14 @@ class SinkError(ConnectorError, OSError):
 
 class PositionLostError(SourceError):
     """A source cannot resume where it stopped (file truncated, replaced, offset expired)."""
+
+
+class PathRefusedError(RunError, PermissionError):
+    """A path lies outside the roots the operator allows: attributes `path`, `roots`."""
+
+
+class SecretNotFoundError(RunError, LookupError):
+    """No secret of that name is set: attribute `name`."""
 
 
 class HttpError(RunError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
@@ -69,15 +69,15 @@ def _parsed(template: str) -> tuple[tuple[str, str | None], ...]:
 
 
 def _field(value: Any, text: str, missing: Literal["error", "empty"]) -> str:
-    row = cast("object", value)
-    itself = text == "value" and not (isinstance(row, dict) and "value" in row)
+    row: object = value
+    itself = text == "value" and not (type(row) is dict and "value" in row)
     path = () if itself else parse_path(text)
-    found = find(row, path)
+    found = find(value, path)
     if found is ABSENT or found is None:
         if missing == "empty":
             return ""
         if found is ABSENT:
-            raise missing_field(row, path)
+            raise missing_field(value, path)
         raise wrong_kind(
             found, "a value", f"template field {text!r}", "set missing: empty to put nothing in its place"
         )

@@ -1,0 +1,129 @@
+"""Bodies of HTTP responses: read whole, decoded, never larger than allowed.
+
+Owns: undoing gzip and deflate under a cap, so that a small body cannot become a huge one.
+Does not own: where the bytes come from (client), text and JSON (nodes).
+
+Always holds: at no time is more than the cap plus one chunk held, whatever the compressed size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from flowcore.errors import HttpBodyTooLargeError, HttpDecodingError
+
+ACCEPTED: Final = "gzip, deflate"
+"""What we ask for and can undo."""
+
+_STEP: Final = 64 * 1024
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+async def read_body(
+    chunks: AsyncIterator[bytes], encoding: str, *, max_bytes: int, method: str, url: str
+) -> bytes:
+    """The decoded body.
+
+    Args:
+        chunks: the bytes as they come.
+        encoding: the header Content-Encoding, empty when there is none.
+        max_bytes: of the decoded body.
+        method: for messages.
+        url: for messages.
+
+    Raises:
+        HttpBodyTooLargeError: as soon as it is known; the rest is not read.
+        HttpDecodingError: an encoding we did not ask for, or bytes that are not what the header says.
+    """
+    decoder = _decoder(encoding, method=method, url=url)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in chunks:
+            for part in decoder.feed(chunk, max_bytes - size + 1):
+                size += len(part)
+                if size > max_bytes:
+                    raise HttpBodyTooLargeError(
+                        f"{method} {url}: the decoded body is larger than max_body_bytes={max_bytes}; "
+                        "the rest was not read. Raise max_body_bytes if such bodies are expected",
+                        method=method,
+                        url=url,
+                        max_body_bytes=max_bytes,
+                    )
+                parts.append(part)
+    except zlib.error as fault:
+        raise _undecodable(method, url, f"it is not {encoding}: {fault}") from fault
+    if not decoder.complete:
+        raise _undecodable(method, url, f"its {encoding} data ends in the middle")
+    return b"".join(parts)
+
+
+class _Decoder(Protocol):
+    complete: bool
+
+    def feed(self, chunk: bytes, most: int) -> list[bytes]:
+        """Decoded parts, at most `most` bytes in all (or one step more)."""
+        ...
+
+
+class _Plain:
+    complete = True
+
+    def feed(self, chunk: bytes, most: int) -> list[bytes]:
+        return [chunk]
+
+
+class _Inflate:
+    """gzip (of any number of members), zlib, or deflate without a header, as some servers send it."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._zlib = zlib.decompressobj(window)
+        self._started = False
+        self.complete = True
+
+    def feed(self, chunk: bytes, most: int) -> list[bytes]:
+        parts: list[bytes] = []
+        size = 0
+        full = False
+        while (chunk or full) and size < most:
+            part, chunk = self._step(chunk)
+            full = len(part) == _STEP  # there may be more to come of what was fed
+            parts.append(part)
+            size += len(part)
+        return parts
+
+    def _step(self, chunk: bytes) -> tuple[bytes, bytes]:
+        if self._zlib.eof and chunk:
+            self._zlib = zlib.decompressobj(self._window)
+        try:
+            part = self._zlib.decompress(chunk, _STEP)
+        except zlib.error:
+            if self._started or self._window == _GZIP:
+                raise
+            self._window = -zlib.MAX_WBITS
+            self._zlib = zlib.decompressobj(self._window)
+            part = self._zlib.decompress(chunk, _STEP)
+        self._started = True
+        self.complete = self._zlib.eof
+        return part, self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+
+
+def _decoder(encoding: str, *, method: str, url: str) -> _Decoder:
+    match encoding.strip().lower():
+        case "" | "identity":
+            return _Plain()
+        case "gzip" | "x-gzip":
+            return _Inflate(_GZIP)
+        case "deflate":
+            return _Inflate(zlib.MAX_WBITS)
+        case other:
+            raise _undecodable(method, url, f"it is encoded as {other!r}; {ACCEPTED} were asked for")
+
+
+def _undecodable(method: str, url: str, reason: str) -> HttpDecodingError:
+    return HttpDecodingError(
+        f"{method} {url}: the body cannot be decoded: {reason}", method=method, url=url, reason=reason
+    )

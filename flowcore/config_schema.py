@@ -65,9 +65,11 @@ _PLAIN: Final[dict[type, Schema]] = {
 }
 
 
-def config_schema(config_type: type[msgspec.Struct] | None) -> Schema:
+def config_schema(config_type: type[Any] | None) -> Schema:
     """JSON Schema (draft 2020-12) of the plain form of a configuration; an empty object for None."""
-    return dict(_EMPTY) if config_type is None else _struct(config_type, ())
+    if config_type is None or not issubclass(config_type, msgspec.Struct):
+        return dict(_EMPTY)
+    return _struct(config_type, ())
 
 
 def type_schema(annotation: Any, above: tuple[type, ...] = ()) -> Schema:  # noqa: PLR0911 - one return per form

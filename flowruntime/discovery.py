@@ -54,14 +54,12 @@ class Namespaces:
             if package not in known:
                 known.append(package)
         self._packages: Final[Mapping[str, list[str]]] = found
+        self._types: frozenset[str] | None = None
 
     @classmethod
     def installed(cls) -> Namespaces:
         """What the installed distributions declare."""
         return cls((point.name, point.value) for group in GROUPS for point in entry_points(group=group))
-
-    def __len__(self) -> int:
-        return len(self._packages)
 
     def module_of(self, type_name: str) -> str | None:
         """The module that would hold the type, if there is one; it is not imported."""
@@ -73,8 +71,13 @@ class Namespaces:
                     return module
         return None
 
-    def type_names(self) -> Iterator[str]:
-        """Every type of every namespace, in no order; no node module is imported."""
+    def type_names(self) -> frozenset[str]:
+        """Every type of every namespace; no node module is imported, sources are read once."""
+        if self._types is None:
+            self._types = frozenset(self._list_types())
+        return self._types
+
+    def _list_types(self) -> Iterator[str]:
         for namespace, packages in self._packages.items():
             for package in packages:
                 spec = _spec(package)

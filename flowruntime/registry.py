@@ -105,8 +105,9 @@ class Registry:
             raise _duplicate(definition, module)
 
     def _unknown(self, type_name: str) -> UnknownNodeTypeError:
-        remedy = did_you_mean(type_name, self.types())
-        if not len(self._namespaces):
+        known = self.types()
+        remedy = did_you_mean(type_name, known)
+        if not known:
             remedy = "no installed distribution declares node types; install flowrx: pip install -e ."
         return UnknownNodeTypeError(
             f"unknown node type {type_name!r}; {remedy or 'see `flow nodes` for all types'}",

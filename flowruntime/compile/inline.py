@@ -101,6 +101,8 @@ class _Boundary:
     """Flat id by relative name; sinks and sources left out."""
     entries: list[str]
     terminals: list[str]
+    incomplete: bool = False
+    """A type inside is unknown, which is reported; what cannot be found may be that node's."""
 
 
 def nesting_problem(workflow: Workflow) -> Problem | None:
@@ -199,6 +201,7 @@ class _Inliner:
             definition = self._definition(node_id)
             relative = node_id[len(prefix) :]
             if definition is None:
+                boundary.incomplete = True
                 continue
             open_ports = [port for port in definition.inputs if (node_id, port.name) not in taken]
             boundary.inputs += [(relative, node_id, port) for port in open_ports]
@@ -252,11 +255,17 @@ class _Inliner:
     def _sources(
         self, connection: Connection, boundary: _Boundary, origin: Origin, at: Path
     ) -> list[tuple[str, str, tuple[str, ...]]]:
-        outer, port, path = connection.from_node, connection.from_port, connection.from_path
+        port, path = connection.from_port, connection.from_path
         if connection.kind == "error":
             return [(node_id, port, path) for node_id in boundary.nodes.values()]
         if connection.kind == "control" and port == DEFAULT_OUT:
             return [(node_id, DEFAULT_OUT, ()) for node_id in boundary.terminals]
+        return self._value_sources(connection, boundary, origin, at)
+
+    def _value_sources(
+        self, connection: Connection, boundary: _Boundary, origin: Origin, at: Path
+    ) -> list[tuple[str, str, tuple[str, ...]]]:
+        outer, port, path = connection.from_node, connection.from_port, connection.from_path
         if port in boundary.nodes:
             node_id = boundary.nodes[port]
             definition = self._definition(node_id)
@@ -265,6 +274,8 @@ class _Inliner:
             return [(node_id, DEFAULT_OUT, path)]
         if port == DEFAULT_OUT and len(boundary.terminals) == 1:
             return [(boundary.terminals[0], DEFAULT_OUT, path)]
+        if boundary.incomplete:
+            return []
         if port == DEFAULT_OUT:
             names = ", ".join(name for name, each in boundary.nodes.items() if each in boundary.terminals)
             origin.findings.add(
@@ -291,6 +302,8 @@ class _Inliner:
         found = _choose(wanted, boundary.inputs)
         if len(found) == 1:
             return [(found[0][1], found[0][2].name)]
+        if boundary.incomplete:
+            return []
         names = [f"{node}.{port.name}" for node, _, port in boundary.inputs]
         if wanted is None:
             message = f"workflow node {outer!r} has {len(names)} open input ports; name the one meant"

@@ -37,6 +37,8 @@ _ARITHMETIC: Final = {
     "_/_": ("/", "_x_divide"),
     "_%_": ("%", "_x_remainder"),
 }
+_SAFE: Final = {"+": 1 << 62, "-": 1 << 62, "*": 1 << 31}
+"""Up to which size of both operands the result stays within 64 bits."""
 _TEXT_METHODS: Final = {
     "contains": "({1} in {0})",
     "startsWith": "{0}.startswith({1})",
@@ -207,8 +209,10 @@ class OperatorWriter(OperandWriter):
             self._require(operand, "float", scope)
             return self._fresh(f"{operand.again} {sign} {self._constant(value).again}", "float")
         bounds = int_bounds(sign, value)
+        if bounds is None and sign in _SAFE:
+            return self._sum(sign, helper, operands, scope)
         if bounds is None:
-            return self._helper(helper, (left, right), "clean", scope)
+            return self._helper(helper, operands, "clean", scope)
         operand = self.operand(left, scope)
         if operand.kind not in ("any", "clean", "number", "int"):
             raise UntranslatableError(f"a {operand.kind} where an int is needed")
@@ -217,6 +221,15 @@ class OperatorWriter(OperandWriter):
         scope.guards.append(f"{ready}{bounds[0]} <= {operand.again} <= {bounds[1]}")
         scope.kinds[operand.again] = "int"
         return self._fresh(f"{operand.again} {sign} {value}", "int")
+
+    def _sum(self, sign: str, helper: str, operands: Operands, scope: Scope) -> Operand:
+        """`+`, `-` or `*` of two values of unknown type: ints that cannot overflow inline, a function the rest."""
+        one, two = self._operands(operands, scope)
+        bound = _SAFE[sign]
+        ints = f"type({one.first}) is int and type({two.first}) is int"
+        small = f"-{bound} <= {one.again} <= {bound} and -{bound} <= {two.again} <= {bound}"
+        fast = f"{one.again} {sign} {two.again} if {ints} and {small}"
+        return self._checked(f"{fast} else {helper}({one.again}, {two.first})", "clean", scope)
 
     def membership(self, _: str, operands: Operands, scope: Scope) -> Operand:
         """`in`; in a list of literals inline."""

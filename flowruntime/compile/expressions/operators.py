@@ -223,7 +223,7 @@ class OperatorWriter(OperandWriter):
         return self._fresh(f"{operand.again} {sign} {value}", "int")
 
     def _sum(self, sign: str, helper: str, operands: Operands, scope: Scope) -> Operand:
-        """`+`, `-` or `*` of two values of unknown type: ints that cannot overflow inline, a function the rest."""
+        """`+`, `-`, `*` of unknown types: ints that cannot overflow inline, a function for the rest."""
         one, two = self._operands(operands, scope)
         bound = _SAFE[sign]
         ints = f"type({one.first}) is int and type({two.first}) is int"

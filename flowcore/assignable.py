@@ -103,7 +103,7 @@ def type_text(annotation: Any) -> str:
     if origin is Literal:
         return f"Literal[{', '.join(map(repr, arguments))}]"
     if origin in _UNIONS:
-        return " | ".join(type_text(member) for member in arguments)
+        return " | ".join(type_text(member) for member in _members(annotation))
     if origin is not None and arguments:
         inner = ", ".join("..." if each is Ellipsis else type_text(each) for each in arguments)
         return f"{_name(origin)}[{inner}]"

@@ -30,10 +30,10 @@ def bound_fault(meta: msgspec.Meta, value: object) -> str | None:
     return None
 
 
-def bound_schema(meta: msgspec.Meta, *, kind: str | None) -> dict[str, object]:
+def bound_schema(meta: msgspec.Meta, *, kind: object) -> dict[str, object]:
     """The bounds as JSON Schema keywords of a `kind` ("string", "array", "object", ...)."""
     lengths = {"array": ("minItems", "maxItems"), "object": ("minProperties", "maxProperties")}
-    least, most = lengths.get(kind or "", ("minLength", "maxLength"))
+    least, most = lengths.get(str(kind), ("minLength", "maxLength"))
     said: dict[str, Any] = {
         "minimum": meta.ge,
         "exclusiveMinimum": meta.gt,

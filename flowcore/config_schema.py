@@ -79,7 +79,7 @@ def type_schema(annotation: Any, above: tuple[type, ...] = ()) -> Schema:  # noq
         schema = type_schema(inner, above)
         for meta in metadata:
             if isinstance(meta, msgspec.Meta):
-                schema |= bound_schema(meta, kind=cast("str | None", schema.get("type")))
+                schema |= bound_schema(meta, kind=schema.get("type"))
         return schema
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
     if origin in (Required, NotRequired):

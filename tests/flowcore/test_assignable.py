@@ -145,3 +145,11 @@ def test_the_element_of_a_batch_is_what_one_row_must_be() -> None:
     assert element(Gather[int]) is int
     assert element(str) is Any
     assert element(list) is Any
+
+
+def test_types_read_as_people_write_them() -> None:
+    """UNSET says that a port may stay silent; it is no value anybody receives."""
+    assert type_text(dict[str, Any] | msgspec.UnsetType) == "dict[str, Any]"
+    assert type_text(str | None) == "str | None"
+    assert type_text(Annotated[int, msgspec.Meta(ge=1)]) == "int"
+    assert type_text(tuple[int, ...]) == "tuple[int, ...]"

@@ -62,7 +62,7 @@ class Config(msgspec.Struct, kw_only=True):
     many: Sequence[Inner] = ()
     kind: Literal["first", "second"] = "first"
     level: Level = Level.LOW
-    when: Expression | None = None
+    when: Annotated[Expression, Meta(description="which rows")] | None = None
     shape: Template | None = None
     key: Secret | None = None
     headers: Mapping[str, str | Secret] = {}
@@ -255,6 +255,7 @@ def test_the_schema_shows_every_field_as_a_file_writes_it() -> None:
     assert properties["kind"] == {"enum": ["first", "second"], "default": "first"}
     assert properties["level"] == {"enum": ["low", "high"], "default": "low"}
     assert properties["when"]["anyOf"][0]["type"] == ["string", "boolean", "number"]
+    assert properties["when"]["anyOf"][0]["description"] == "which rows"
     assert properties["key"]["anyOf"][0]["required"] == ["$secret"]
     assert properties["ratio"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5}
     assert properties["pair"]["prefixItems"] == [{"type": "integer"}, {"type": "string"}]

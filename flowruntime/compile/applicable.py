@@ -19,7 +19,7 @@ _ALWAYS: Final = frozenset({"on_error", "max_output_bytes"})
 
 _BY_ROLE: Final = {
     "source": _ALWAYS,
-    "sink": _ALWAYS | {"batch", "concurrency", "timeout", "retry", "resource"},
+    "sink": frozenset({"on_error"}),
     "fused": _ALWAYS,
     "waiting": _ALWAYS | _WAITING,
     "batched": _ALWAYS | _WAITING | {"batch"},

@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from flowcore.connector import Rows, Sink
 from flowcore.context import NodeContext
+from flowcore.definition import NodeDefinition
 from flowcore.errors import (
     ConfigError,
     DefinitionError,
@@ -25,6 +26,7 @@ from flowcore.errors import (
 from flowcore.expression import Expression
 from flowcore.node import Node, node
 from flowcore.operator import operator
+from flowruntime.compile.applicable import misplaced
 from flowruntime.discovery import Namespaces, NodeImportError, ShadowedPackageError, check_connectors_package
 from flowruntime.registry import Overlay, Registry
 
@@ -256,6 +258,14 @@ def test_installed_namespaces_come_from_the_distribution() -> None:
     assert {"text.clean", "files.source", "memory.sink"} <= set(registry.types())
     for type_name in registry.types():
         assert msgspec.json.encode(registry.factory(type_name).metadata())
+
+
+def test_no_installed_node_declares_a_policy_without_effect() -> None:
+    registry = Registry()
+    for type_name in registry.types():
+        definition = registry.factory(type_name).definition
+        if isinstance(definition, NodeDefinition):
+            assert list(misplaced(definition, definition.policies)) == []
 
 
 def test_a_package_that_hides_our_connectors_is_named(

@@ -267,6 +267,14 @@ def test_a_secret_has_no_place_in_a_plain_field() -> None:
         ("demo.clean", {"batch": 4}, "nodes.n.batch", "does not apply", "Batch(...)"),
         ("demo.ask", {"batch": 4}, "nodes.n.batch", "one row at a time", "Batch(...)"),
         ("demo.ask", {"max_children": 4}, "nodes.n.max_children", "does not apply", "remove it"),
+        ("demo.out", {"retry": {}}, "nodes.n.retry", "does not apply to a sink", "remove it"),
+        (
+            "demo.quiet",
+            {"batch": 2, "settings": {"allow_weaker": True}},
+            "nodes.n.batch",
+            "operator",
+            "remove",
+        ),
         ("demo.words", {"retry": {}}, "nodes.n.retry", "several rows for one", "come twice"),
         ("demo.ask", {"key": "record.id"}, "nodes.n.key", "no effect", "order: by_key"),
         ("demo.ask", {"concurrency": {"order": "by_key"}}, "nodes.n.concurrency", "needs a key", "add key"),
@@ -290,7 +298,7 @@ def test_a_secret_has_no_place_in_a_plain_field() -> None:
 def test_a_node_that_cannot_work_is_named(
     type_name: str, options: dict[str, Any], path: str, part: str, remedy: str
 ) -> None:
-    problem = only(with_node(type_name, **options))
+    problem = problems(with_node(type_name, **options))[0]
     assert problem.path.startswith(path)
     assert part in problem.message
     assert remedy in problem.remedy

@@ -38,7 +38,7 @@ async def embed(
 
     Emits when      the batch is embedded; the policy `batch: {max_items, linger}` sets its size.
     Drops           nothing.
-    Fails when      a value is no text, a text is refused, or the provider is not there. One bad text fails alone.
+    Fails when      a value is no text, a text is refused (it alone), or the provider is not there.
     Cost            one call a batch; `local`: all cores, some 5 ms a short text and core.
     Holds           `batch.max_items` texts for each call in flight.
     """

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from flowcore.coercion import coerce
 from flowcore.context import HttpRequest, HttpResponse, NodeContext
 from flowcore.errors import ConfigError, HttpDecodingError, HttpStatusError, HttpUnavailableError
 from flowcore.findings import shown
@@ -46,9 +47,9 @@ class RequestConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str | None, Meta(description="body, sent as text; the input port `body` wins over it")
     ] = None
     expected: Annotated[
-        list[Annotated[int, Meta(ge=100, le=599)] | StatusPattern],
+        tuple[Annotated[int, Meta(ge=100, le=599)] | StatusPattern, ...],
         Meta(min_length=1, description="statuses that are no failure: 200, 404, 2xx"),
-    ] = ["2xx"]
+    ] = ("2xx",)
     decode: Annotated[
         Literal["text", "json", "bytes"],
         Meta(description="what `body` is: text, the value of the JSON, bytes"),
@@ -148,7 +149,8 @@ class Request(Node[RequestConfig, RequestIn, RequestOut], type="http.request", c
         if isinstance(given, bytes):
             return given, "application/octet-stream"
         if isinstance(given, str):
-            return given.encode(), "text/plain; charset=utf-8"
+            encoded: bytes = coerce(given, "bytes", path=("body",))
+            return encoded, "text/plain; charset=utf-8"
         return (given if isinstance(given, Json) else Json.of(given)).raw, "application/json"
 
 
@@ -160,7 +162,7 @@ def _query_text(value: str | float | bool) -> str:  # noqa: FBT001 - a value of 
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _is_expected(status: int, expected: list[int | str]) -> bool:
+def _is_expected(status: int, expected: tuple[int | str, ...]) -> bool:
     family = f"{status // 100}xx"
     return any(word in (status, str(status), family) for word in expected)
 

@@ -34,15 +34,15 @@ def nearest(
     index: Annotated[str, Meta(min_length=1, description="file of labelled vectors")],
     k: Annotated[int, Meta(ge=1, le=1_000, description="neighbours that vote")] = 5,
 ) -> Sequence[dict[str, Any] | Exception]:
-    """`{label, confidence, neighbours: [{label, score}, ...]}` for each vector, by its k most similar examples.
+    """`{label, confidence, neighbours: [{label, score}, ...]}` for each vector, by its most similar examples.
 
     The nearer an example, the more its label counts; `confidence` is the winner's share of all, a measure to
     order by, not a probability.
 
     Emits when      the batch is searched; exact, computed in float32.
     Drops           nothing.
-    Fails when      a vector has other dimensions than the index, is zero or not finite (it alone), or the index
-                    cannot be read.
+    Fails when      a vector has other dimensions than the index, is zero or not finite (it alone), or the
+                    index cannot be read.
     Cost            O(rows x dimensions) a vector, in one multiplication a batch.
     Holds           the index, once per process: 4 bytes a number.
     """
@@ -73,7 +73,7 @@ def _fault(vector: object, dimensions: int) -> Exception | None:
 
 
 def _search(queries: list[Vector], index: VectorIndex, k: int) -> list[dict[str, Any] | Exception]:
-    """One answer a query; a query the index refuses is answered with its error, the others are searched again."""
+    """One answer a query; one the index refuses gets its error, and the others are searched again."""
     import numpy as np
 
     from flownodes.vector.index import QueryError

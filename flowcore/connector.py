@@ -54,7 +54,7 @@ class Rows(Generic[T]):
         self,
         values: list[T],
         *,
-        next: Position | None = None,  # noqa: A002 - the word of the contract; positions are "the next to read"
+        next: Position | None = None,
         positions: Sequence[Position] | None = None,
         keys: Sequence[object] | None = None,
         times: Sequence[datetime] | None = None,
@@ -118,7 +118,7 @@ class Source(ABC, Generic[C, T]):
     """Who keeps committed positions: nobody (not replayable), the runtime (in `.flow/positions.sqlite`), the system."""
     config: C
 
-    def __init_subclass__(cls, *, type: str | None = None, push: bool = False, **kwargs: Any) -> None:  # noqa: A002 - the declared surface: class X(Source[...], type="...")
+    def __init_subclass__(cls, *, type: str | None = None, push: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if type is not None and not inspect.isabstract(cls):
             config_type, row_type = type_arguments(cls, Source)
@@ -158,7 +158,7 @@ class Sink(ABC, Generic[C, T]):
     config: C
     settles: Literal["on_write", "at_end"] = "on_write"
 
-    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - as for Source
+    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if type is not None and not inspect.isabstract(cls):
             config_type, row_type = type_arguments(cls, Sink)

@@ -93,7 +93,9 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def for_config(self, raw: Mapping[str, Any]) -> NodeDefinition:
         """The definition with the output ports a node of this configuration has; itself where they are fixed."""
-        return self if self.outputs_of is None else msgspec.structs.replace(self, outputs=self.outputs_of(raw))
+        return (
+            self if self.outputs_of is None else msgspec.structs.replace(self, outputs=self.outputs_of(raw))
+        )
 
     def input(self, name: str) -> Port | None:
         return next((port for port in self.inputs if port.name == name), None)
@@ -115,8 +117,15 @@ class ConnectorDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     description: str = ""
 
     @classmethod
-    def of(  # noqa: PLR0913 - mirrors the struct
-        cls, implementation: Any, *, type: str, role: Literal["source", "sink"], config_type: Any, row_type: Any, push: bool  # noqa: A002 - the field's name
+    def of(
+        cls,
+        implementation: Any,
+        *,
+        type: str,
+        role: Literal["source", "sink"],
+        config_type: Any,
+        row_type: Any,
+        push: bool,
     ) -> ConnectorDefinition:
         check_type_name(type, implementation)
         return cls(
@@ -157,7 +166,8 @@ def check_type_name(type_name: str, where: object) -> None:
     parts = type_name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise DefinitionError(
-            f"node type {type_name!r} of {where!r} is not a dotted name; write it like 'text.clean'", type=type_name
+            f"node type {type_name!r} of {where!r} is not a dotted name; write it like 'text.clean'",
+            type=type_name,
         )
 
 

@@ -107,7 +107,8 @@ class ValidationFailedError(BuildError, ValueError):
         lines = "\n".join(f"  {problem}" for problem in problems)
         count = len(problems)
         super().__init__(
-            f"{what} is invalid: {count} problem{'s' if count != 1 else ''}\n{lines}", problems=tuple(problems)
+            f"{what} is invalid: {count} problem{'s' if count != 1 else ''}\n{lines}",
+            problems=tuple(problems),
         )
 
 

@@ -44,7 +44,11 @@ class Template(Expression):
     __slots__ = ("shape",)
 
     def __init__(
-        self, text: str, evaluate: Callable[..., Any], compiled: Any = None, shape: Mapping[str, Any] | None = None
+        self,
+        text: str,
+        evaluate: Callable[..., Any],
+        compiled: Any = None,
+        shape: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(text, evaluate, compiled)
         self.shape = shape

@@ -4,8 +4,8 @@ Owns: `Frame`, the cover rule's data, `Failure`, the signals.
 Does not own: who is told when a row is settled (flowcore.settlement) or how frames move (flowruntime.operators).
 
 Always holds, on every edge: each row of a frame as its scope opened it is covered exactly once, by the parts that
-carry its `(scope, seq)`; a covered row is there as a value or absent with a reason (dropped by default, else `failed`
-or `skipped`). Rows inside one part are in ascending order.
+carry its `(scope, seq)`; a covered row is there as a value or absent with a reason: dropped by default,
+else the `Failure` that is the root cause (failed, when it names the edge's own sender; skipped, when an earlier node). Rows inside one part are in ascending order.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Opened:
     """
 
     __slots__ = (
-        "closed",
         "cursor",
         "executions",
         "families",
         "headers",
+        "kept",
         "keys",
         "ledger",
         "parents",
@@ -82,7 +82,8 @@ class Opened:
         """The runtime's per-row execution entries, made on first use."""
         self.families: Any = None
         """The runtime's entry per parent row, in scopes opened by an expand stage."""
-        self.closed = False
+        self.kept: Any = None
+        """Values joins keep of this frame's rows for their children."""
 
     def root(self, row: int) -> tuple[Opened, int]:
         """The root record a row descends from (the first of several parents)."""
@@ -98,16 +99,15 @@ class Opened:
 class Frame(Generic[T]):
     """A part of an opened frame on one edge: the rows that are there, and the rows it covers."""
 
-    __slots__ = ("covers", "failed", "opened", "rows", "skipped", "values")
+    __slots__ = ("covers", "failed", "opened", "rows", "values")
 
-    def __init__(  # noqa: PLR0913 - one argument per column; built on the hot path, where a dict of options would cost
+    def __init__(
         self,
         opened: Opened,
         values: list[T],
         rows: list[int] | None = None,
         covers: Sequence[int] | None = None,
         failed: dict[int, Failure] | None = None,
-        skipped: dict[int, Failure] | None = None,
     ) -> None:
         self.opened = opened
         self.values = values
@@ -116,9 +116,7 @@ class Frame(Generic[T]):
         self.covers = covers
         """The rows this part answers for; None: all of them. Always a superset of `rows`."""
         self.failed = failed
-        """Covered rows that failed at the node whose output this edge is; None: none did."""
-        self.skipped = skipped
-        """Covered rows that did not run because of a failure further up; None: none."""
+        """Covered rows that are absent because of a failure, with its root cause; None: none."""
 
     @property
     def covered(self) -> Sequence[int]:

@@ -10,8 +10,15 @@ Positional parameters are input ports, keyword-only ones are configuration, a co
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
@@ -43,7 +50,7 @@ _ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator, AsyncIterable)
 
 
 def node(  # noqa: PLR0913 - the declared surface: one keyword per policy
-    type: str,  # noqa: A002 - the field's name everywhere
+    type: str,
     *,
     kind: NodeKind | None = None,
     category: str | None = None,
@@ -145,9 +152,15 @@ def _define_function(  # noqa: PLR0913 - the decorator's arguments, passed on
         kind=actual,
         implementation=function,
         inputs=tuple(inputs),
-        outputs=ports_of_struct(returns) if structured else (Port(name="out", annotation=_out_type(actual, returns, batched=batched, inputs=inputs)),),
+        outputs=ports_of_struct(returns)
+        if structured
+        else (Port(name="out", annotation=_out_type(actual, returns, batched=batched, inputs=inputs)),),
         config_type=msgspec.defstruct(
-            f"{function.__name__}_config", config_fields, kw_only=True, forbid_unknown_fields=True, frozen=True,
+            f"{function.__name__}_config",
+            config_fields,
+            kw_only=True,
+            forbid_unknown_fields=True,
+            frozen=True,
             module=function.__module__,
         )
         if config_fields
@@ -191,7 +204,7 @@ class Node(Generic[C, I, O]):
     def __init_subclass__(  # noqa: PLR0913 - as for @node
         cls,
         *,
-        type: str | None = None,  # noqa: A002 - the declared surface
+        type: str | None = None,
         kind: NodeKind = "map",
         category: str | None = None,
         concurrency: int | Concurrency | None = None,
@@ -280,8 +293,12 @@ def _define_class(
         kind="expand" if expands else kind,
         implementation=cls,
         inputs=ports_of_struct(in_type),
-        outputs=ports_of_struct(out_type) if structured else (Port(name="out", annotation=bool if kind == "filter" else out_type),),
-        config_type=config_type if isinstance(config_type, type) and issubclass(config_type, msgspec.Struct) else None,
+        outputs=ports_of_struct(out_type)
+        if structured
+        else (Port(name="out", annotation=bool if kind == "filter" else out_type),),
+        config_type=config_type
+        if isinstance(config_type, type) and issubclass(config_type, msgspec.Struct)
+        else None,
         policies=policies,
         is_async=inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute),
         is_class=True,
@@ -334,7 +351,9 @@ def check_definition(definition: NodeDefinition) -> None:
             type=definition.type,
         )
     if definition.context == "batch" and not definition.batched:
-        raise DefinitionError(f"{name} takes a BatchContext but declares no batch=Batch(...)", type=definition.type)
+        raise DefinitionError(
+            f"{name} takes a BatchContext but declares no batch=Batch(...)", type=definition.type
+        )
     if definition.batched and not definition.is_async and definition.offload is None:
         raise DefinitionError(
             f"{name} is a plain function with batch=...; make it a coroutine, or say offload='thread' or 'process'",

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def operator(
-    type: str,  # noqa: A002 - the field's name everywhere
+    type: str,
     *,
     settles: Literal["on_entry", "explicit"],
     timeout: timedelta | None = None,
@@ -47,7 +47,8 @@ def operator(
         parameters = list(inspect.signature(function).parameters)
         if len(parameters) > 1:
             raise DefinitionError(
-                f"operator {type!r} takes {len(parameters)} parameters; it takes its configuration only", type=type
+                f"operator {type!r} takes {len(parameters)} parameters; it takes its configuration only",
+                type=type,
             )
         annotations = resolve_annotations(function)
         config_type = annotations.get(parameters[0]) if parameters else None

@@ -1,5 +1,7 @@
 """References in a definition's texts: `${params.x}`, `${NAME:-default}`, and the escape `$${`.
 
+Before a `{`, each pair of `$` stands for one: `$${` is a literal `${`, `$$${NAME}` a `$` and a reference.
+
 Owns: their grammar, `ParamText` (a configuration value that waits for its params), and what a plain scalar
 is.
 Does not own: reading the environment (the runtime passes it in), filling params (flowcore.binding).
@@ -18,12 +20,16 @@ import msgspec
 
 PARAM_NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
+_REFERENCE_TO_PARAM = rf"\$\{{params\.(?P<param>{PARAM_NAME_PATTERN})\}}"
 _TOKEN = re.compile(
-    rf"\$\$\{{|\$\{{params\.(?P<param>{PARAM_NAME_PATTERN})\}}"
-    r"|\$\{(?P<env>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}|(?P<bad>\$\{)"
+    rf"(?P<pairs>(?:\$\$)*)(?:{_REFERENCE_TO_PARAM}"
+    r"|\$\{(?P<env>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\}"
+    r"|(?P<bad>\$\{)|(?P<brace>(?<=\$)\{))"
 )
-_PARAM = re.compile(rf"(?P<escaped>\$\$\{{params\.)|\$\{{params\.(?P<param>{PARAM_NAME_PATTERN})\}}")
-_KEPT_PARAM = re.compile(rf"\$\{{(?!params\.{PARAM_NAME_PATTERN}\}})")
+_PARAM = re.compile(rf"(?P<pairs>(?:\$\$)*)(?:{_REFERENCE_TO_PARAM}|(?P<brace>(?<=\$)\{{params\.))")
+_DOLLARS = re.compile(r"\$+(?=\{)")
+_DOLLARS_AT_END = re.compile(r"\$+\Z")
+_AFTER_DOLLARS = re.compile(rf"\{{params\.{PARAM_NAME_PATTERN}\}}")
 _WHOLE = re.compile(r"\$\{[^{}]*\}")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
@@ -65,9 +71,13 @@ class ParamText(msgspec.Struct, frozen=True):
 
     def source(self) -> str:
         """The text a file would hold."""
-        return "".join(
-            f"${{params.{part.name}}}" if isinstance(part, ParamRef) else escape(part) for part in self.parts
-        )
+        written = ""
+        for part in self.parts:
+            if isinstance(part, ParamRef):
+                written = _DOLLARS_AT_END.sub(_doubled, written) + f"${{params.{part.name}}}"
+            else:
+                written += escape(part)
+        return written
 
     def __str__(self) -> str:
         return self.source()
@@ -91,14 +101,14 @@ def param(name: str) -> ParamText:
 
 
 def parse_params(text: str) -> str | ParamText:
-    """`text` with its `${params.x}` found; other `${` stay literal, `$${params.` stands for `${params.`."""
+    """`text` with its `${params.x}` found; other `${` stay literal, `$${params.x}` is one too."""
     if "${params." not in text:
         return text
     parts: list[str | ParamRef] = []
     end = 0
     for match in _PARAM.finditer(text):
-        parts.append(text[end : match.start()])
-        parts.append("${params." if match["escaped"] else ParamRef(match["param"]))
+        parts.append(text[end : match.start()] + _halved(match))
+        parts.append(ParamRef(match["param"]) if match["param"] else match["brace"])
         end = match.end()
     parts.append(text[end:])
     return _joined(parts)
@@ -119,7 +129,7 @@ def substitute(text: str, env: Mapping[str, str]) -> str | ParamText:
     parts: list[str | ParamRef] = []
     end = 0
     for match in _TOKEN.finditer(text):
-        parts.append(text[end : match.start()])
+        parts.append(text[end : match.start()] + _halved(match))
         parts.append(_resolve(match, env))
         end = match.end()
     parts.append(text[end:])
@@ -129,12 +139,18 @@ def substitute(text: str, env: Mapping[str, str]) -> str | ParamText:
 
 def escape(text: str) -> str:
     """`text` written so that `substitute` gives it back unchanged."""
-    return text.replace("${", "$${")
+    return _DOLLARS.sub(_doubled, text)
 
 
 def escape_but_params(text: str) -> str:
     """Like `escape`, with `${params.x}` left as the reference it is (expressions)."""
-    return _KEPT_PARAM.sub("$${", text)
+
+    def written(match: re.Match[str]) -> str:
+        if _AFTER_DOLLARS.match(text, match.end()):
+            return match[0][:-1] * 2 + "$"
+        return match[0] * 2
+
+    return _DOLLARS.sub(written, text)
 
 
 def plain_scalar(text: str) -> bool | int | float | str | None:
@@ -163,7 +179,15 @@ def _resolve(match: re.Match[str], env: Mapping[str, str]) -> str | ParamRef:
         raise ReferenceFault(
             "'${' starts no reference", "write ${NAME}, ${NAME:-default}, ${params.name}, or $${ for '${'"
         )
-    return "${"
+    return str(match["brace"])
+
+
+def _halved(match: re.Match[str]) -> str:
+    return "$" * (len(match["pairs"]) // 2)
+
+
+def _doubled(match: re.Match[str]) -> str:
+    return match[0] * 2
 
 
 def _joined(parts: list[str | ParamRef]) -> str | ParamText:

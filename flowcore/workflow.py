@@ -229,7 +229,7 @@ class Workflow:
             raise WorkflowError(f"node {str(spec.id)!r}: type 'workflow' and an inner workflow go together")
         if spec.workflow is not None and not _is_inner_config(spec.config):
             raise WorkflowError(
-                f"node {str(spec.id)!r}: a workflow as a node takes config={{'params': ...}} and nothing else,"
+                f"node {str(spec.id)!r}: a workflow as node takes config={{'params': ...}} and nothing else,"
                 f" got {shown(spec.config)}"
             )
         if spec.workflow is not None and nesting(spec.workflow) >= MAX_NESTING:

@@ -177,19 +177,22 @@ def guarantees_of(plan: Plan) -> Iterator[str]:
 
 def weakened_by(plan: Plan) -> Iterator[str]:
     """What takes something away from it, and where."""
+    handled = {each.from_node for each in plan.graph.connections if each.kind == "error"}
     for node in plan.graph.nodes.values():
         if plan.mode == "stream":
             yield from _weaker_connector(node)
+        if (node.policies.on_error or plan.graph.settings.on_error) == "continue" and node.id not in handled:
+            yield f"{_what(node)}: a row that fails there goes no further and is counted (on_error continue)"
         if node.role in ("source", "sink"):
             continue
         if node.node.settles == "on_entry":
-            yield f"operator {node.id!r} answers for rows when they enter: a crash loses those inside it"
+            yield f"{_what(node)} answers for rows when they enter: a crash loses those inside it"
         if node.policies.retry is not None and not node.node.idempotent:
-            yield f"node {node.id!r} is not idempotent and is retried: its effect may happen more than once"
-        if (node.policies.on_error or plan.graph.settings.on_error) == "continue":
-            if any(each.from_node == node.id and each.kind == "error" for each in plan.graph.connections):
-                continue
-            yield f"node {node.id!r}: a row that fails goes no further and is counted (on_error continue)"
+            yield f"{_what(node)} is not idempotent and is retried: its effect may happen more than once"
+
+
+def _what(node: ResolvedNode) -> str:
+    return f"{node.role if node.role in ('source', 'sink', 'operator') else 'node'} {node.id!r}"
 
 
 def _weaker_connector(node: ResolvedNode) -> Iterator[str]:

@@ -19,6 +19,8 @@ ACCEPTED: Final = "gzip, deflate"
 
 _STEP: Final = 64 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_HEADER_BYTES: Final = 2
+_DEFLATED: Final = 8
 
 
 async def read_body(
@@ -81,10 +83,18 @@ class _Inflate:
     def __init__(self, window: int) -> None:
         self._window = window
         self._zlib = zlib.decompressobj(window)
-        self._started = False
+        self._head: bytes | None = b""
+        """What came before the two bytes that tell a header from none; None once they were seen."""
         self.complete = True
 
     def feed(self, chunk: bytes, most: int) -> list[bytes]:
+        if self._head is not None:
+            chunk = self._head + chunk
+            self._head = chunk if len(chunk) < _HEADER_BYTES else None
+            if self._head is not None:
+                self.complete = not chunk
+                return []
+            self._choose(chunk)
         parts: list[bytes] = []
         size = 0
         full = False
@@ -95,18 +105,17 @@ class _Inflate:
             size += len(part)
         return parts
 
+    def _choose(self, chunk: bytes) -> None:
+        """Whether a deflate body has the header of zlib (RFC 1950), or none as some servers send it."""
+        has_header = chunk[0] & 0x0F == _DEFLATED and int.from_bytes(chunk[:2], "big") % 31 == 0
+        if self._window != _GZIP and not has_header:
+            self._window = -zlib.MAX_WBITS
+            self._zlib = zlib.decompressobj(self._window)
+
     def _step(self, chunk: bytes) -> tuple[bytes, bytes]:
         if self._zlib.eof and chunk:
             self._zlib = zlib.decompressobj(self._window)
-        try:
-            part = self._zlib.decompress(chunk, _STEP)
-        except zlib.error:
-            if self._started or self._window == _GZIP:
-                raise
-            self._window = -zlib.MAX_WBITS
-            self._zlib = zlib.decompressobj(self._window)
-            part = self._zlib.decompress(chunk, _STEP)
-        self._started = True
+        part = self._zlib.decompress(chunk, _STEP)
         self.complete = self._zlib.eof
         return part, self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
 

@@ -148,7 +148,8 @@ class GuardedHttpClient:
     ) -> HttpResponse:
         outgoing = self._first(request)
         for _ in range(self._settings.max_redirects + 1):
-            self._guard.check_url(outgoing.url.scheme, outgoing.url.raw_host.decode("ascii"))
+            url = outgoing.url
+            self._guard.check_url(url.scheme, url.raw_host.decode("ascii"), url.port)
             response = await self._exchange(outgoing, request)
             location = response.headers.get("location")
             if not (request.follow_redirects and response.status_code in _REDIRECTS and location):

@@ -29,7 +29,8 @@ _METADATA: Final = frozenset(
 )  # fmt: skip
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_SCHEMES: Final = {"http": 80, "https": 443}
+_SCHEMES: Final = frozenset({"http", "https"})
+_LAST_PORT: Final = 65_535
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,11 +68,12 @@ class Guard:
         self._names: Final = frozenset(_name(host) for host in settings.allowed_hosts if "/" not in host)
         self._networks: Final = tuple(ip_network(host) for host in settings.allowed_hosts if "/" in host)
 
-    def check_url(self, scheme: str, host: str) -> None:
+    def check_url(self, scheme: str, host: str, port: int | None = None) -> None:
         """Refuse what can be told before resolving.
 
         Raises:
-            HttpRefusedError: another scheme than http and https, no host, an address not allowed.
+            HttpRefusedError: another scheme than http and https, no host or port, an address not
+                allowed.
         """
         if scheme not in _SCHEMES:
             raise _refused(host, f"the scheme {scheme!r} is not http or https")
@@ -79,6 +81,8 @@ class Guard:
             raise _refused(host, "the URL names no host")
         if _HOST.fullmatch(host) is None:
             raise _refused(host, f"the host {host!r} is neither a name nor an address")
+        if port is not None and not 0 < port <= _LAST_PORT:
+            raise _refused(host, f"the port {port} is not from 1 to {_LAST_PORT}")
         literal = _as_address(host)
         if literal is not None:
             self.check_addresses(host, [literal])
@@ -108,7 +112,7 @@ class Guard:
         if any(form in _METADATA for form in forms):
             return "a metadata service of a cloud"
         for form in forms:
-            if form.is_multicast or form.is_unspecified or (form.is_reserved and not _is_translated(form)):
+            if form.is_multicast or form.is_unspecified or _is_reserved(form):
                 return "no address of a host"
             if not self._allow_private and not form.is_global and not _is_translated(form):
                 return _kind(form)
@@ -130,6 +134,10 @@ def _hidden(address: Address) -> list[Address]:
 def _is_translated(address: Address) -> bool:
     """Judged by the IPv4 address inside; some of these ranges are reserved or not global by themselves."""
     return isinstance(address, IPv6Address) and (address.ipv4_mapped is not None or address in _NAT64)
+
+
+def _is_reserved(address: Address) -> bool:
+    return address.is_reserved and not address.is_loopback and not _is_translated(address)
 
 
 def _kind(address: Address) -> str:

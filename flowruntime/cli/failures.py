@@ -1,0 +1,56 @@
+"""What went wrong, for people: one line per problem on standard error, and the exit code.
+
+Owns: `UsageError`, the text of errors, which exit code an error means.
+Does not own: the errors (flowcore.errors).
+
+Always holds: an error that is not ours and not the system's is not explained away: it keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from flowcore.errors import BuildError, FlowError, Problem, ValidationFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FAILED: Final = 1
+USAGE: Final = 2
+
+
+class UsageError(BuildError, ValueError):
+    """The command line, or a file it names, cannot be used; the message says what to write instead."""
+
+
+def exit_code_of(command: str, error: Exception) -> int | None:
+    """Say what went wrong and give the exit code; None for an error nobody foresaw."""
+    if isinstance(error, ValidationFailedError):
+        print_problems(error.problems)
+        return USAGE
+    if isinstance(error, FlowError):
+        print(f"flow {command}: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, BuildError) else FAILED
+    if isinstance(error, OSError):
+        where = f" {error.filename!r}" if error.filename is not None else ""
+        print(f"flow {command}:{where} {error.strerror or error}", file=sys.stderr)
+        return FAILED
+    return None
+
+
+def print_problems(problems: Iterable[Problem], *, file: str | None = None) -> int:
+    """One line per problem, `file:line: path: problem; remedy`; returns how many were errors.
+
+    Args:
+        file: named where a problem does not say its own.
+    """
+    errors = 0
+    for problem in problems:
+        warning = problem.severity != "error"
+        errors += not warning
+        text = str(problem)
+        if problem.file is None and file is not None:
+            text = f"{file}:{text}" if problem.line is not None else f"{file}: {text}"
+        print(f"warning: {text}" if warning else text, file=sys.stderr)
+    return errors

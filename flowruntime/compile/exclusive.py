@@ -1,0 +1,64 @@
+"""Which connections can never both carry a value for one row.
+
+Owns: the guards of a node or connection (the branches that must be taken for it to have a value) and the rule that two
+connections are exclusive when they need different branches of one branch point.
+Does not own: what is done with the answer (lower: a merge that keeps the rows' identity, or one that opens a scope).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from flowcore.definition import NodeDefinition
+from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph
+
+Guard = tuple[str, str]
+"""(branch point, branch)."""
+
+
+class Guards:
+    """Guards of every node, computed once in topological order."""
+
+    def __init__(self, graph: ResolvedGraph) -> None:
+        self._graph = graph
+        incoming: dict[str, dict[str | None, list[ResolvedConnection]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        for connection in graph.connections:
+            incoming[connection.to_node][connection.to_port].append(connection)
+        self._nodes: dict[str, frozenset[Guard]] = {}
+        for node_id, node in graph.nodes.items():
+            found: frozenset[Guard] = frozenset()
+            for port, connections in incoming[node_id].items():
+                declared = node.definition.input(port) if port is not None else None
+                if declared is not None and declared.gather:
+                    continue  # it runs with whatever is there
+                needed = [self.of(connection) for connection in connections]
+                if port is None:
+                    found = found.union(*needed)
+                else:
+                    found |= frozenset.intersection(*needed)
+            self._nodes[node_id] = found
+
+    def of(self, connection: ResolvedConnection) -> frozenset[Guard]:
+        """The branches that are taken whenever the connection carries a value."""
+        point = f"{connection.from_node}.{connection.from_port}"
+        own: set[Guard] = {(f"{connection.from_node}!", "error" if connection.kind == "error" else "ok")}
+        if connection.otherwise:
+            own.add((point + "?", "else"))
+        elif connection.when is not None:
+            own.add((point + "?", "when"))
+        definition = self._graph.nodes[connection.from_node].definition
+        if isinstance(definition, NodeDefinition) and definition.exclusive_outputs:
+            own.add((f"{connection.from_node}>", connection.from_port))
+        return self._nodes.get(connection.from_node, frozenset()) | own
+
+    def exclusive(self, connections: Sequence[ResolvedConnection]) -> bool:
+        """Whether at most one of them carries a value for any row."""
+        guards = [dict(self.of(connection)) for connection in connections]
+        return all(
+            any(point in second and second[point] != branch for point, branch in first.items())
+            for index, first in enumerate(guards)
+            for second in guards[index + 1 :]
+        )

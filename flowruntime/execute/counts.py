@@ -1,0 +1,28 @@
+"""Plain counters of one node in one run; telemetry and results read them, nothing is published per row."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class NodeCounts(msgspec.Struct):
+    """Rows of one node by what became of them."""
+
+    completed: int = 0
+    failed: int = 0
+    handled: int = 0
+    """Of the failed ones: those an error connection has taken."""
+    dropped: int = 0
+    unrouted: int = 0
+    """Rows no branch took."""
+    retried: int = 0
+    cancelled: int = 0
+
+    def add(self, other: NodeCounts) -> None:
+        self.completed += other.completed
+        self.failed += other.failed
+        self.handled += other.handled
+        self.dropped += other.dropped
+        self.unrouted += other.unrouted
+        self.retried += other.retried
+        self.cancelled += other.cancelled

@@ -1,0 +1,167 @@
+"""What the engine tells the event bus of nodes, and the meters behind progress events.
+
+Owns: `RunTelemetry`: building node events only when someone listens; `StageMeter`.
+Does not own: delivery (flowruntime.events), spans and metrics exporters (flowruntime.telemetry).
+
+Always holds: with nobody listening a call costs an attribute test and, where a duration is recorded, one clock read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flowcore.events import (
+    ErrorInfo,
+    NodeCompleted,
+    NodeFailed,
+    NodeRetrying,
+    NodeStarted,
+    StageProgress,
+)
+from flowcore.frame import Failure, Opened
+
+if TYPE_CHECKING:
+    from flowruntime.events.bus import EventBus
+    from flowruntime.operators.kernel import Kernel
+
+
+class StageMeter:
+    """Rows and latencies of one stage since the last progress event; filled only while someone watches progress."""
+
+    __slots__ = ("durations", "rows")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.durations: deque[float] = deque(maxlen=1024)
+
+    def observe(self, rows: int, duration_s: float) -> None:
+        self.rows += rows
+        self.durations.append(duration_s)
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds; None when nothing was seen."""
+        if not self.durations:
+            return None
+        ordered = sorted(self.durations)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class RunTelemetry:
+    """Node events of one worker.
+
+    Args:
+        bus: where they go.
+        clock: Unix seconds.
+        workflow_id: carried by every event.
+    """
+
+    def __init__(self, bus: EventBus, clock: Callable[[], float], workflow_id: str) -> None:
+        self.bus = bus
+        self.clock = clock
+        self.workflow_id = workflow_id
+        self.meters: dict[str, StageMeter] = {}
+
+    @property
+    def watched(self) -> bool:
+        """Someone wants to hear of single nodes."""
+        bus = self.bus
+        return bus.active and (bus.wants(NodeCompleted) or bus.wants(NodeStarted))
+
+    @property
+    def metered(self) -> bool:
+        """Someone wants to see progress."""
+        return self.bus.active and self.bus.wants(StageProgress)
+
+    def meter(self, stage: str) -> StageMeter:
+        found = self.meters.get(stage)
+        if found is None:
+            found = self.meters[stage] = StageMeter()
+        return found
+
+    def node_started(self, kernel: Kernel, node: str, opened: Opened, row: int) -> float:
+        """When the node began, Unix seconds; 0.0 when nobody will ask."""
+        bus = self.bus
+        if not bus.active:
+            return self.clock() if kernel.recording else 0.0
+        now = self.clock()
+        if bus.wants(NodeStarted):
+            bus.publish(
+                NodeStarted(
+                    workflow_id=self.workflow_id,
+                    execution_id=kernel.execution_id(opened, row),
+                    task=kernel.task,
+                    node=node,
+                    started_at=now,
+                )
+            )
+        return now
+
+    def node_completed(
+        self,
+        kernel: Kernel,
+        node: str,
+        opened: Opened,
+        row: int,
+        started: float,
+        ended: float,
+        *,
+        dropped: bool,
+    ) -> None:
+        bus = self.bus
+        if bus.active and bus.wants(NodeCompleted):
+            bus.publish(
+                NodeCompleted(
+                    workflow_id=self.workflow_id,
+                    execution_id=kernel.execution_id(opened, row),
+                    task=kernel.task,
+                    node=node,
+                    started_at=started,
+                    ended_at=ended,
+                    dropped=int(dropped),
+                )
+            )
+
+    def node_failed(self, kernel: Kernel, node: str, opened: Opened, row: int, failure: Failure) -> None:
+        bus = self.bus
+        if bus.active and bus.wants(NodeFailed):
+            now = self.clock()
+            bus.publish(
+                NodeFailed(
+                    workflow_id=self.workflow_id,
+                    execution_id=kernel.execution_id(opened, row),
+                    task=kernel.task,
+                    node=node,
+                    started_at=now,
+                    ended_at=now,
+                    error=ErrorInfo.of(failure.error),
+                    attempt=failure.attempts,
+                )
+            )
+
+    def node_retrying(
+        self,
+        kernel: Kernel,
+        node: str,
+        opened: Opened,
+        row: int,
+        error: BaseException,
+        attempt: int,
+        delay_s: float,
+    ) -> None:
+        bus = self.bus
+        if bus.active and bus.wants(NodeRetrying):
+            policy = kernel.plan.graph.nodes[node].policies.retry
+            bus.publish(
+                NodeRetrying(
+                    workflow_id=self.workflow_id,
+                    execution_id=kernel.execution_id(opened, row),
+                    task=kernel.task,
+                    node=node,
+                    attempt=attempt,
+                    max_attempts=policy.max_attempts if policy is not None else 1,
+                    delay_s=delay_s,
+                    error=ErrorInfo.of(error),
+                )
+            )

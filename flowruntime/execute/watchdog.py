@@ -1,0 +1,123 @@
+"""The watchdog: a thread that names the node whose code blocks the event loop.
+
+Owns: noticing, finding the node on the loop thread's stack, the log line and the event.
+Does not own: stopping it; Python cannot.
+
+Always holds: a block longer than `threshold` is logged while it lasts, once per block, and published as LoopBlocked when
+the loop is free again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING
+
+from flowcore.events import LoopBlocked
+
+if TYPE_CHECKING:
+    from flowcore.context import LogLevel
+    from flowruntime.events.bus import EventBus
+
+Log = Callable[[str, "LogLevel", Mapping[str, object]], None]
+
+
+class Watchdog:
+    """Watches one loop.
+
+    Args:
+        bus: where LoopBlocked goes.
+        log: told while the loop is still blocked, from the watchdog's thread.
+        threshold_s: blocks shorter than this are normal work.
+    """
+
+    def __init__(self, bus: EventBus, log: Log, *, threshold_s: float = 0.1) -> None:
+        self._bus = bus
+        self._log = log
+        self._threshold_s = threshold_s
+        self._codes: dict[CodeType, str] = {}
+        self._beat = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._found: tuple[str | None, str] | None = None
+        self._blocked_since = 0.0
+
+    def watch(self, node_id: str, code: CodeType | None) -> None:
+        """Know whose code this is."""
+        if code is not None:
+            self._codes.setdefault(code, node_id)
+
+    def start(self) -> None:
+        """Begin to watch the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._pulse()
+        self._thread = threading.Thread(target=self._run, name="flow watchdog", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching. Idempotent."""
+        self._stop.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(timeout=1)
+
+    def _pulse(self) -> None:
+        """On the loop: it turns."""
+        now = time.monotonic()
+        found, self._found = self._found, None
+        if found is not None and self._bus.active:
+            node, stack = found
+            blocked_s = now - self._blocked_since
+            self._bus.publish(LoopBlocked(workflow_id="", node=node, stack=stack, blocked_s=blocked_s))
+        self._beat = now
+        if self._loop is not None and not self._stop.is_set():
+            self._timer = self._loop.call_later(self._threshold_s / 4, self._pulse)
+
+    def _run(self) -> None:
+        """On the watchdog's thread."""
+        while not self._stop.wait(self._threshold_s / 2):
+            beat = self._beat
+            blocked_s = time.monotonic() - beat
+            if blocked_s < self._threshold_s or self._found is not None:
+                continue
+            frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to another thread's stack
+            if frame is None or self._beat != beat:
+                continue
+            node = self._node_on(frame)
+            if node is None and _waits_in_selector(frame):
+                continue  # the loop sleeps: a virtual clock, or a stopped process
+            stack = "".join(traceback.format_stack(frame))
+            self._blocked_since = beat
+            self._found = (node, stack)
+            name = f"node {node!r}" if node is not None else "code outside any node"
+            self._log(
+                f"the event loop has been blocked for {blocked_s:.2f} s by {name}; make it a coroutine, or offload it to a "
+                f"thread or process\n{stack}",
+                "warning",
+                {"node": node, "blocked_s": round(blocked_s, 3)},
+            )
+
+    def _node_on(self, frame: FrameType) -> str | None:
+        here: FrameType | None = frame
+        while here is not None:
+            node = self._codes.get(here.f_code)
+            if node is not None:
+                return node
+            here = here.f_back
+        return None
+
+
+def _waits_in_selector(frame: FrameType) -> bool:
+    return frame.f_code.co_name in ("select", "poll", "_run_once") and "selectors" in frame.f_code.co_filename

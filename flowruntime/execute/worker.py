@@ -1,0 +1,265 @@
+"""A worker: what all chains of one workflow in one process share.
+
+Owns: node instances and their life cycle, stage pools, limits, the row budget, sink writers, contexts.
+Does not own: chains (flowruntime.compile.chain), reading sources (task), requests (requests).
+
+Always holds: `initialize` ran once for every instance that serves, `shutdown` runs for each of them, whatever happened;
+nothing is running after `aclose`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowcore.definition import NodeDefinition
+from flowcore.errors import FlowError, NodeFailedError
+from flowcore.frame import Opened
+from flowcore.policies import NodePolicies
+from flowruntime.compile.resolved import ResolvedGraph, ResolvedNode
+from flowruntime.execute.context import (
+    BatchCallContext,
+    CallContext,
+    ConnectorContext,
+    Services,
+    SetupContext,
+)
+from flowruntime.execute.telemetry import RunTelemetry
+from flowruntime.flowcontrol.budget import Budget
+from flowruntime.flowcontrol.calls import make_call
+from flowruntime.flowcontrol.offload import Offloader
+from flowruntime.flowcontrol.permits import Limit, Permits
+from flowruntime.flowcontrol.pool import StagePool
+from flowruntime.flowcontrol.writer import SinkWriter
+
+if TYPE_CHECKING:
+    from flowruntime.flowcontrol.pool import Job
+    from flowruntime.operators.kernel import Kernel
+
+DEFAULT_CONCURRENCY = 64
+"""Rows a coroutine node works on at once when nobody says otherwise."""
+
+
+class Worker:
+    """Everything shared by the chains of one workflow.
+
+    Args:
+        graph: validated.
+        services: what contexts hand on.
+        limits: shared by all workers of the runtime: `*` for all nodes, `type:NAME`, `resource:NAME`.
+        workflow_id: for events and contexts.
+        captures: sinks are not opened, because their values are kept in results.
+        seed: for the jitter of backoffs.
+    """
+
+    def __init__(
+        self,
+        graph: ResolvedGraph,
+        services: Services,
+        limits: Mapping[str, Limit],
+        workflow_id: str,
+        *,
+        captures: bool,
+        seed: int | None = None,
+    ) -> None:
+        self.graph = graph
+        self.services = services
+        self.workflow_id = workflow_id
+        self.captures = captures
+        self.telemetry = RunTelemetry(services.bus, services.clock, workflow_id)
+        settings = graph.settings
+        self.budget = Budget(settings.max_in_flight or derived_budget(graph), settings.max_bytes)
+        self.current: Any = None
+        """The fused stage being run, for the watchdog."""
+        self.instances: dict[str, Any] = {}
+        self.pools: dict[str, StagePool] = {}
+        self.writers: dict[str, SinkWriter] = {}
+        self.limits: dict[str, Limit] = dict(limits)
+        self._offloaders: dict[str, Offloader] = {}
+        self._initialized: list[tuple[str, Any]] = []
+        self._rng = random.Random(seed)
+        self._kernels: dict[str, Kernel] = {}
+        self._stops = {
+            node_id: (node.policies.on_error or settings.on_error) == "stop_workflow"
+            for node_id, node in graph.nodes.items()
+        }
+
+    # --- life cycle ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Make and initialise every node, open every sink.
+
+        Raises:
+            NodeFailedError: one could not be initialised; those that could are shut down again.
+        """
+        try:
+            for node in self.graph.nodes.values():
+                await self._start_node(node)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _start_node(self, node: ResolvedNode) -> None:
+        definition = node.definition
+        if node.role == "source":
+            return
+        if node.role == "sink":
+            if not self.captures:
+                await self._open_sink(node)
+            return
+        assert isinstance(definition, NodeDefinition)  # noqa: S101 - neither source nor sink
+        if definition.kind == "operator":
+            return
+        instance: Any = definition.implementation
+        if definition.is_class:
+            instance = definition.implementation(node.config)
+            self._initialized.append((node.id, instance))
+            await self._guarded(
+                node,
+                "initialize",
+                instance.initialize(SetupContext(self.services, self.workflow_id, node.id)),
+            )
+        self.instances[node.id] = instance
+        if definition.offload is not None:
+            workers = self._concurrency(node)
+            self._offloaders[node.id] = Offloader(instance, definition.offload, workers, name=node.id)
+        if definition.kind in ("map", "filter", "merge") and (
+            definition.is_async or definition.offload is not None
+        ):
+            self.pools[node.id] = self._pool(node, instance)
+
+    async def _open_sink(self, node: ResolvedNode) -> None:
+        sink = node.definition.implementation(node.config)
+        writer = SinkWriter(node.id, sink)
+        self.writers[node.id] = writer
+        context = ConnectorContext(
+            self.services, self.workflow_id, node.id, delivery=self.graph.settings.delivery
+        )
+        await self._guarded(node, "open", sink.open(context))
+
+    async def _guarded(self, node: ResolvedNode, what: str, awaitable: Any) -> None:
+        try:
+            if inspect.isawaitable(awaitable):
+                await awaitable
+        except FlowError:
+            raise
+        except Exception as error:
+            raise NodeFailedError(
+                f"node {node.id!r} ({node.definition.type}) failed to {what}: {type(error).__name__}: {error}",
+                node=node.id,
+            ) from error
+
+    async def aclose(self) -> None:
+        """Stop everything: pools, processes, sinks, nodes. Idempotent; errors of a shutdown are logged, not raised."""
+        pools, self.pools = self.pools, {}
+        await asyncio.gather(*(pool.aclose() for pool in pools.values()))
+        offloaders, self._offloaders = self._offloaders, {}
+        await asyncio.gather(*(offloader.aclose() for offloader in offloaders.values()))
+        writers, self.writers = self.writers, {}
+        for node_id, writer in writers.items():
+            await self._closing(node_id, "close", writer.aclose())
+        initialized, self._initialized = self._initialized, []
+        for node_id, instance in reversed(initialized):
+            await self._closing(node_id, "shut down", instance.shutdown())
+
+    async def _closing(self, node_id: str, what: str, awaitable: Any) -> None:
+        try:
+            await awaitable
+        except Exception as error:  # noqa: BLE001 - the others must be closed, too; the error is reported
+            self.services.log(
+                f"node {node_id!r} failed to {what}: {type(error).__name__}: {error}",
+                "error",
+                {"node": node_id, "workflow": self.workflow_id},
+            )
+
+    # --- limits --------------------------------------------------------------------------------------------------
+
+    def _concurrency(self, node: ResolvedNode) -> int:
+        policy = node.policies.concurrency
+        if policy is not None and policy.max is not None:
+            return policy.max
+        if node.node.offload == "process":
+            return os.cpu_count() or 1
+        if node.node.offload == "thread":
+            return min(32, 4 * (os.cpu_count() or 1))
+        return DEFAULT_CONCURRENCY
+
+    def _limit(self, name: str, capacity: int) -> Limit:
+        if name not in self.limits:
+            self.limits[name] = Limit(name, capacity)
+        return self.limits[name]
+
+    def _pool(self, node: ResolvedNode, instance: Any) -> StagePool:
+        settings = self.graph.settings
+        limits = [self._limit(f"node:{node.id}", self._concurrency(node))]
+        node_type = node.definition.type
+        if "runtime:*" in self.limits:
+            limits.append(self.limits["runtime:*"])
+        if settings.max_parallel is not None:
+            limits.append(self._limit("*", settings.max_parallel))
+        if node_type in settings.limits.types:
+            limits.append(self._limit(f"type:{node_type}", settings.limits.types[node_type]))
+        elif f"type:{node_type}" in self.limits:
+            limits.append(self.limits[f"type:{node_type}"])
+        resource = node.policies.resource
+        if resource is not None:
+            limits.append(self._limit(f"resource:{resource}", settings.limits.resources.get(resource, 1)))
+        batched = node.node.batched
+
+        def context(job: Job) -> Any:
+            owner: Any = job.lane.owner
+            deadline = (
+                None if node.policies.timeout is None else job.started + node.policies.timeout.total_seconds()
+            )
+            if batched:
+                return BatchCallContext(
+                    self.services, owner.kernel, node.id, job.extra, job.attempt, deadline
+                )
+            return CallContext(
+                self.services, owner.kernel, node.id, job.opened, job.row, job.attempt, deadline
+            )
+
+        call = make_call(
+            node, instance, self._offloaders.get(node.id), context, unpack=len(node.definition.inputs) != 1
+        )
+        return StagePool(node.id, call, Permits(limits), node.policies, self._rng)
+
+    # --- asked by operators --------------------------------------------------------------------------------------
+
+    def stops_workflow(self, node_id: str) -> bool:
+        """Whether a failed row of this node ends the run."""
+        return self._stops[node_id]
+
+    def context(self, kernel: Kernel, node_id: str, opened: Opened, row: int) -> CallContext:
+        """The context of a fused node for one row."""
+        return CallContext(self.services, kernel, node_id, opened, row)
+
+    def policies(self, node_id: str) -> NodePolicies:
+        return self.graph.nodes[node_id].policies
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "budget": self.budget.statistics(),
+            "limits": {name: limit.statistics() for name, limit in self.limits.items()},
+            "pools": {name: pool.statistics() for name, pool in self.pools.items()},
+            "sinks": {name: writer.statistics() for name, writer in self.writers.items()},
+        }
+
+
+def derived_budget(graph: ResolvedGraph) -> int:
+    """Rows in flight when nobody says: two frames, and four times what the waiting stages work on at once."""
+    rows = 2 * graph.settings.max_frame
+    for node in graph.nodes.values():
+        if node.role in ("source", "sink"):
+            continue
+        policies = node.policies
+        if policies.batch is not None:
+            rows += 4 * policies.batch.max_items
+        if node.node.is_async or node.node.offload is not None:
+            most = policies.concurrency.max if policies.concurrency is not None else None
+            rows += 4 * (most or DEFAULT_CONCURRENCY)
+    return rows

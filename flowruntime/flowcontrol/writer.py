@@ -1,0 +1,196 @@
+"""The writer of one sink: frames of all chains of a worker go out in batches, one write at a time.
+
+Owns: `SinkWriter`: gathering rows, calling `Sink.write`, covering rows once they are durable, finishing the sink.
+Does not own: what a write does (connectors), when positions are committed (flowruntime.execute).
+
+Always holds: rows are covered only after `write` has returned; a row is written once; a write that raises fails its rows
+and, where the policy says so, the run. Memory: references to frames that are charged elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from flowcore.connector import Rows, Sink
+from flowcore.errors import SinkError
+from flowcore.frame import Frame, Opened
+
+if TYPE_CHECKING:
+    from flowruntime.operators.kernel import Kernel
+
+MAX_BATCH = 4_096
+
+
+class SinkWriter:
+    """Writes for one sink node.
+
+    Args:
+        node_id: of the sink.
+        sink: opened.
+    """
+
+    def __init__(self, node_id: str, sink: Sink[Any, Any]) -> None:
+        self.node_id = node_id
+        self.sink = sink
+        self._waiting: deque[tuple[Kernel, Frame[Any]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self.rows_written = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def put(self, kernel: Kernel, frame: Frame[Any]) -> None:
+        """Queue the rows of a frame."""
+        self._waiting.append((kernel, frame))
+        if self._task is None:
+            self._idle.clear()
+            self._task = asyncio.get_running_loop().create_task(
+                self._write_all(), name=f"flow sink {self.node_id}"
+            )
+            self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if self._closed:
+            self._idle.set()
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._waiting:
+            kernel, _ = self._waiting[0]
+            kernel.crash(error)
+        if self._waiting and not task.cancelled() and error is None:
+            kernel, frame = self._waiting.popleft()
+            self.put(kernel, frame)
+            return
+        self._idle.set()
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            await self._write_some()
+
+    async def _write_some(self) -> None:
+        """One write: as many waiting frames as fit, at least one."""
+        parts: list[tuple[Kernel, Frame[Any]]] = []
+        values: list[Any] = []
+        while self._waiting and (not parts or len(values) + len(self._waiting[0][1].values) <= MAX_BATCH):
+            kernel, frame = self._waiting.popleft()
+            if kernel.closed:
+                continue
+            parts.append((kernel, frame))
+            values.extend(frame.values)
+        if not parts:
+            return
+        keys, times, headers = _columns(parts)
+        batch: Rows[Any] = Rows(values, keys=keys, times=times, headers=headers)
+        errors: dict[int, Exception] = {}
+        whole: Exception | None = None
+        try:
+            errors = dict(await self.sink.write(batch))
+        except Exception as error:  # noqa: BLE001 - whatever a sink raises fails the rows it was given
+            whole = error
+        self.rows_written += 0 if whole is not None else len(values) - len(errors)
+        start = 0
+        for kernel, frame in parts:
+            size = len(frame.values)
+            if not kernel.closed:
+                self._settle(kernel, frame, start, errors, whole)
+            start += size
+
+    def _settle(
+        self,
+        kernel: Kernel,
+        frame: Frame[Any],
+        start: int,
+        errors: dict[int, Exception],
+        whole: Exception | None,
+    ) -> None:
+        kernel.in_progress -= len(frame.values)
+        rows = list(frame.present)
+        counts = kernel.counts[self.node_id]
+        if whole is None and not errors:
+            counts.completed += len(rows)
+            if kernel.recording or kernel.worker.telemetry.watched:
+                now = kernel.worker.telemetry.clock()
+                for row in rows:
+                    kernel.sink_wrote(self.node_id, frame.opened, row, now)
+        else:
+            for index, row in enumerate(rows, start):
+                error = whole if whole is not None else errors.get(index)
+                if error is None:
+                    counts.completed += 1
+                    if kernel.recording:
+                        kernel.sink_wrote(self.node_id, frame.opened, row, kernel.worker.telemetry.clock())
+                else:
+                    kernel.failed(self.node_id, frame.opened, row, error)
+                    if kernel.closed:
+                        return
+        frame.opened.ledger.cover(rows if frame.rows is not None else None)
+
+    async def flush(self) -> None:
+        """Until nothing waits and no write is under way."""
+        while self._waiting or self._task is not None:
+            await self._idle.wait()
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Everything was written and nothing follows.
+
+        Raises:
+            SinkError: the sink could not make its rows durable.
+        """
+        await self.flush()
+        try:
+            await self.sink.finish()
+        except Exception as error:
+            raise SinkError(
+                f"sink {self.node_id!r} could not finish: {error}; nothing of this run is committed",
+                node=self.node_id,
+            ) from error
+
+    async def aclose(self) -> None:
+        """Stop writing at once; what waits is not written and so not settled."""
+        self._closed = True
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._waiting.clear()
+        await self.sink.close()
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "queued": sum(len(frame.values) for _, frame in self._waiting),
+            "writing": int(self._task is not None),
+            "rows_written": self.rows_written,
+        }
+
+
+def _columns(parts: list[tuple[Kernel, Frame[Any]]]) -> tuple[Any, Any, Any]:
+    """Keys, times and headers of the root records, where any source gave them."""
+    if all(
+        _root(frame.opened) is frame.opened
+        and frame.opened.keys is None
+        and frame.opened.times is None
+        and frame.opened.headers is None
+        for _, frame in parts
+    ):
+        return None, None, None
+    keys: list[Any] = []
+    times: list[Any] = []
+    headers: list[Any] = []
+    for _, frame in parts:
+        for row in frame.present:
+            root, root_row = frame.opened.root(row)
+            keys.append(None if root.keys is None else root.keys[root_row])
+            times.append(None if root.times is None else root.times[root_row])
+            headers.append({} if root.headers is None else root.headers[root_row])
+    has_times = any(time is not None for time in times)
+    return keys, times if has_times else None, headers
+
+
+def _root(opened: Opened) -> Opened:
+    while opened.parents:
+        opened = opened.parents[0][0]
+    return opened

@@ -1,0 +1,141 @@
+"""What all stage operators share: their edges, how a part leaves, how signals of several inputs become one.
+
+Owns: `StageOperator`, `Inputs`. Does not own: any stage kind.
+
+Always holds: each operator covers each row exactly once on each of its edges; a stage without edges covers its rows at
+the ledger, because they end there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flowcore.frame import END, Barrier, End, Frame, Opened, Signal, Watermark
+
+if TYPE_CHECKING:
+    from flowcore.frame import Failure
+    from flowruntime.compile.plan import Stage
+    from flowruntime.operators.edge import Edge
+    from flowruntime.operators.kernel import Kernel
+
+Item = Frame[Any] | Signal
+Inlet = Callable[[Item], None]
+
+
+class StageOperator:
+    """One stage of one chain. Subclasses implement `rows` (a frame came in) and may override `signal`."""
+
+    def __init__(self, kernel: Kernel, stage: Stage) -> None:
+        self.kernel = kernel
+        self.stage = stage
+        self.edges: list[Edge] = []
+        self.inputs = Inputs(max(1, len(stage.slots)))
+        self.ended = False
+
+    def inlet(self, slot: int) -> Inlet:
+        """What the edge into input `slot` calls."""
+
+        def receive(item: Item) -> None:
+            if type(item) is Frame:
+                self.rows(slot, item)
+                return
+            assert not isinstance(item, Frame)  # noqa: S101 - for the type checker: type() above does not narrow
+            passed = self.inputs.receive(slot, item)
+            if passed is not None:
+                self.signal(passed)
+
+        return receive
+
+    def rows(self, slot: int, frame: Frame[Any]) -> None:
+        """A part of a frame on input `slot`."""
+        raise NotImplementedError
+
+    def signal(self, signal: Signal) -> None:
+        """A signal that has come on all inputs. Passed on at once; stages that hold rows override this."""
+        self.emit_signal(signal)
+
+    def emit_signal(self, signal: Signal) -> None:
+        if isinstance(signal, End):
+            self.ended = True
+        for edge in self.edges:
+            edge.emit(signal)
+
+    def emit(self, frame: Frame[Any]) -> None:
+        """A part leaves on every edge; without edges its rows end here."""
+        edges = self.edges
+        if not edges:
+            frame.opened.ledger.cover(frame.covers)
+            return
+        for edge in edges:
+            edge.emit(frame)
+
+    def emit_absent(self, opened: Opened, rows: list[int], failed: dict[int, Failure] | None) -> None:
+        """Cover rows that have no value here."""
+        if rows:
+            self.emit(Frame(opened, [], [], rows, failed))
+
+    def close(self) -> None:
+        """The chain is taken down: drop what is held. Idempotent."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Live figures: `in_flight`, `queued`, ..."""
+        return {"in_flight": 0}
+
+
+class Inputs:
+    """Signals of several inputs, combined: watermarks by minimum, barriers and End once all inputs have them."""
+
+    __slots__ = ("_barriers", "_ended", "_passed", "_watermarks")
+
+    def __init__(self, count: int) -> None:
+        self._watermarks: list[float | None] = [None] * count
+        self._barriers: list[int] = [0] * count
+        self._ended: list[bool] = [False] * count
+        self._passed: float | None = None
+
+    def receive(self, slot: int, signal: Signal) -> Signal | None:
+        """The combined signal to pass on now; None while another input has yet to catch up."""
+        if len(self._ended) == 1:
+            return signal
+        if isinstance(signal, Watermark):
+            self._watermarks[slot] = signal.time_s
+            return self._lowest()
+        if isinstance(signal, Barrier):
+            self._barriers[slot] = signal.epoch
+            open_inputs = [
+                epoch for epoch, ended in zip(self._barriers, self._ended, strict=True) if not ended
+            ]
+            return signal if open_inputs and min(open_inputs) == signal.epoch else None
+        self._ended[slot] = True
+        return END if all(self._ended) else None
+
+    def _lowest(self) -> Watermark | None:
+        known = [time for time, ended in zip(self._watermarks, self._ended, strict=True) if not ended]
+        if not known or any(time is None for time in known):
+            return None
+        lowest = min(time for time in known if time is not None)
+        if self._passed is not None and lowest <= self._passed:
+            return None
+        self._passed = lowest
+        return Watermark(lowest)
+
+
+def covered_rows(frame: Frame[Any]) -> list[int]:
+    """The rows a part answers for, as a list."""
+    return list(frame.covered)
+
+
+def absent_rows(frame: Frame[Any]) -> list[int]:
+    """The rows a part covers without a value."""
+    if frame.rows is None:
+        return []
+    if frame.covers is None:
+        if len(frame.rows) == frame.opened.size:
+            return []
+        present = set(frame.rows)
+        return [row for row in range(frame.opened.size) if row not in present]
+    if len(frame.rows) == len(frame.covers):
+        return []
+    present = set(frame.rows)
+    return [row for row in frame.covers if row not in present]

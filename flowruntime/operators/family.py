@@ -1,0 +1,30 @@
+"""The children of one row: how many there are, how many are settled.
+
+Owns: `Family`. Does not own: making or collecting children (expand, reopen, collect).
+"""
+
+from __future__ import annotations
+
+from flowcore.frame import Failure, Opened
+
+
+class Family:
+    """One parent row and what is known of its children."""
+
+    __slots__ = ("failure", "parent", "row", "settled", "size", "total")
+
+    def __init__(self, parent: Opened, row: int) -> None:
+        self.parent = parent
+        self.row = row
+        self.size = 0
+        """Children opened so far."""
+        self.settled = 0
+        self.total: int | None = None
+        """Known once no further child will come."""
+        self.failure: Failure | None = None
+        """The parent's own failure, when it broke off while its children were being made."""
+
+    @property
+    def closed(self) -> bool:
+        """Every child there will ever be is settled."""
+        return self.total is not None and self.settled >= self.total

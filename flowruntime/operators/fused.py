@@ -1,0 +1,143 @@
+"""The fused stage: calls the generated function per frame and covers the rows on every edge.
+
+    frame in   rows 0 1 2 3      (2 is dropped by a filter, 3 raises)
+    edge out   values 0 1, covers all, failed {3}
+
+Emits when      a frame comes in, at once, one part per edge.
+Backpressures   by itself never: no buffer, no async boundary.
+Completes when  the input ends.
+Fails when      never: a row's exception becomes that row's failure.
+Holds           nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flowcore.errors import describe_error
+from flowcore.frame import Failure, Frame
+from flowruntime.operators.at import At
+from flowruntime.operators.base import StageOperator
+
+if TYPE_CHECKING:
+    from flowruntime.compile.fuse import Fused
+    from flowruntime.operators.kernel import Kernel
+
+StageFunction = Callable[[list[Any], list[int] | None, At], tuple[list[Any], tuple[int, ...]]]
+
+
+class FusedOperator(StageOperator):
+    """One fused stage. `edges[k]` belongs to `fused.outputs[k]`."""
+
+    def __init__(self, kernel: Kernel, fused: Fused, lean: StageFunction, recording: StageFunction) -> None:
+        super().__init__(kernel, fused.stage)
+        self._fused = fused
+        self._lean = lean
+        self._recording = recording
+        self._at = At(kernel, fused)
+        self._uncounted = fused.uncounted
+
+    def rows(self, slot: int, frame: Frame[Any]) -> None:
+        del slot
+        kernel = self.kernel
+        if kernel.closed:
+            return
+        at = self._at
+        at.opened = frame.opened
+        watched = kernel.recording or kernel.worker.telemetry.watched
+        run = self._recording if watched else self._lean
+        kernel.worker.current = self.stage
+        columns, tallies = run(frame.values, frame.rows, at)
+        kernel.worker.current = None
+        failures: dict[int, dict[int, Failure]] = {}
+        if at.notes:
+            failures = self._report(frame)
+        self._count(len(frame.values), tallies, failures)
+        if not self.edges:
+            frame.opened.ledger.cover(frame.covers)
+            return
+        if not failures and frame.failed is None:
+            for edge, column, output in zip(self.edges, columns, self._fused.outputs, strict=True):
+                if column is None:
+                    edge.emit(Frame(frame.opened, [], [], frame.covers))
+                else:
+                    values, rows = column
+                    edge.emit(
+                        Frame(frame.opened, values, rows if output.may_drop else frame.rows, frame.covers)
+                    )
+            return
+        self._emit_with_failures(frame, columns, failures)
+
+    def _report(self, frame: Frame[Any]) -> dict[int, dict[int, Failure]]:
+        """Failures by row and step; each is counted and reported."""
+        at, steps = self._at, self._fused.steps
+        notes, at.notes = at.notes, []
+        failures: dict[int, dict[int, Failure]] = {}
+        for row, step, error in notes:
+            failure = self.kernel.failed(steps[step].name, frame.opened, row, error)
+            failures.setdefault(row, {})[step] = failure
+        return failures
+
+    def _count(self, rows: int, tallies: tuple[int, ...], failures: dict[int, dict[int, Failure]]) -> None:
+        """Exact counts per node: tallied, or the frame's size less the rows that failed on the way."""
+        counts = self.kernel.counts
+        for tally, count in zip(self._fused.tallies, tallies, strict=True):
+            if count:
+                node = counts[tally.node]
+                setattr(node, tally.what, getattr(node, tally.what) + count)
+        for step in self._uncounted:
+            lost = 0
+            if failures:
+                lost = sum(
+                    1 for by_step in failures.values() if step.index in by_step or step.after & by_step.keys()
+                )
+            counts[step.name].completed += rows - lost
+
+    def _emit_with_failures(
+        self, frame: Frame[Any], columns: list[Any], failures: dict[int, dict[int, Failure]]
+    ) -> None:
+        came_in = frame.failed or {}
+        for edge, column, output in zip(self.edges, columns, self._fused.outputs, strict=True):
+            absent = dict(came_in)
+            for row, by_step in failures.items():
+                for step in sorted(by_step):
+                    if step in output.after:
+                        absent[row] = by_step[step]
+                        break
+            if column is None:
+                edge.emit(self._error_frame(frame, failures, came_in, output.error_of))
+                continue
+            values, rows = column
+            if not output.may_drop:
+                rows = [row for row in frame.present if row not in absent]
+            edge.emit(Frame(frame.opened, values, rows, frame.covers, absent or None))
+
+    def _error_frame(
+        self,
+        frame: Frame[Any],
+        failures: dict[int, dict[int, Failure]],
+        came_in: dict[int, Failure],
+        step: int | None,
+    ) -> Frame[Any]:
+        """The rows that failed at one node, as error records; all others are dropped here or failed elsewhere."""
+        found: dict[int, Failure] = {}
+        others: dict[int, Failure] = {}
+        root = self.stage.root
+        for row, failure in came_in.items():
+            here = step == -1 and root is not None and failure.node == root.id
+            (found if here else others)[row] = failure
+        if step is not None and step >= 0:
+            found = {row: by_step[step] for row, by_step in failures.items() if step in by_step}
+        rows = sorted(found)
+        values = [self._error_record(frame, row, found[row]) for row in rows]
+        return Frame(frame.opened, values, rows, frame.covers, others or None)
+
+    def _error_record(self, frame: Frame[Any], row: int, failure: Failure) -> dict[str, Any]:
+        opened, root_row = frame.opened.root(row)
+        return {
+            "node": failure.node,
+            "error": describe_error(failure.error),
+            "attempts": failure.attempts,
+            "record": None if opened.records is None else opened.records[root_row],
+        }

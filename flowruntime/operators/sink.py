@@ -1,0 +1,60 @@
+"""The sink stage: rows go to the worker's writer of that sink and are covered when they are durable.
+
+Emits when      never: rows end here.
+Backpressures   by credit: rows not written are unsettled.
+Completes when  all inputs have ended and everything is written.
+Fails when      never: a row the sink refuses fails; a sink that cannot write at all fails its rows.
+Holds           references to the frames that wait for the writer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowcore.frame import Frame, Signal
+from flowruntime.operators.base import StageOperator, absent_rows
+
+if TYPE_CHECKING:
+    from flowruntime.compile.plan import Stage
+    from flowruntime.flowcontrol.writer import SinkWriter
+    from flowruntime.operators.kernel import Kernel
+
+
+class SinkOperator(StageOperator):
+    """Hands frames to a writer."""
+
+    def __init__(self, kernel: Kernel, stage: Stage, writer: SinkWriter) -> None:
+        super().__init__(kernel, stage)
+        self._writer = writer
+
+    def rows(self, slot: int, frame: Frame[Any]) -> None:
+        del slot
+        if self.kernel.closed:
+            return
+        missing = absent_rows(frame)
+        if frame.values:
+            self.kernel.in_progress += len(frame.values)
+            self._writer.put(self.kernel, frame)
+        if missing or not frame.values:
+            frame.opened.ledger.cover(missing if frame.values else frame.covers)
+
+    def signal(self, signal: Signal) -> None:
+        """Rows end here, and so do signals; the run asks the writer when all is written."""
+
+
+class CaptureOperator(StageOperator):
+    """Stands in for a sink when a request brought its own values: rows are kept in the result, nothing is written."""
+
+    def rows(self, slot: int, frame: Frame[Any]) -> None:
+        del slot
+        kernel, node = self.kernel, self.stage.node
+        assert node is not None  # noqa: S101 - every sink stage runs a node
+        if kernel.closed:
+            return
+        for row, value in zip(frame.present, frame.values, strict=True):
+            kernel.counts[node.id].completed += 1
+            kernel.execution_of(frame.opened, row).captured(node.id, value)
+        frame.opened.ledger.cover(frame.covers)
+
+    def signal(self, signal: Signal) -> None:
+        """Nothing follows."""

@@ -1,0 +1,425 @@
+"""The stage of a node that waits: rows become jobs of the node's pool, results leave in the order asked for.
+
+    rows in    1 2 3 4            (2 is slow)
+    ordered    1 . . 2 3 4        unordered  1 3 4 2      by_key  1 3 4 2, each key in order
+
+Emits when      rows finish; completions of one loop turn leave as one part per frame.
+Backpressures   by credit: what waits here is unsettled, so the source is not given more.
+Completes when  the input has ended and the last row has left.
+Fails when      never: an exception becomes the row's failure.
+Holds           the unsettled rows, bounded by the worker's budget; for `by_key` at most `max_queued_per_key` of one key
+                before further rows of that key fail.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from flowcore.errors import CancelledRowError, ContractError, LimitExceededError
+from flowcore.frame import End, Failure, Frame, Opened, Signal
+from flowruntime.compile.sentinels import ABSENT
+from flowruntime.flowcontrol.pool import Job, Lane
+from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.gate import Gate
+
+if TYPE_CHECKING:
+    from flowcore.policies import Order
+    from flowruntime.compile.plan import Stage
+    from flowruntime.compile.resolved import ResolvedNode
+    from flowruntime.flowcontrol.pool import StagePool
+    from flowruntime.operators.kernel import Kernel
+
+
+class WaitingOperator(StageOperator):
+    """One row per job."""
+
+    def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
+        super().__init__(kernel, stage)
+        assert stage.node is not None  # noqa: S101 - every waiting stage runs a node
+        self.node: ResolvedNode = stage.node
+        self.pool = pool
+        self.lane = Lane(self)
+        self._order = order
+        self._in_order: deque[Job] = deque()
+        """For `ordered`: jobs in the order they came."""
+        self._keys: dict[Any, deque[Job]] = {}
+        """For `by_key`: rows of a key behind the one that is being worked on."""
+        self._max_per_key = 1_000
+        if self.node.policies.concurrency is not None:
+            self._max_per_key = self.node.policies.concurrency.max_queued_per_key
+        self._finished: list[Job] = []
+        self._flush_due = False
+        self._gate = Gate()
+        self._is_filter = self.node.role == "filter"
+        self._max_bytes = self.node.policies.max_output_bytes
+        self._telemetry = kernel.worker.telemetry
+
+    # --- rows in -------------------------------------------------------------------------------------------------
+
+    def rows(self, slot: int, frame: Frame[Any]) -> None:
+        del slot
+        kernel = self.kernel
+        if kernel.closed:
+            return
+        opened = frame.opened
+        missing = absent_rows(frame)
+        if missing:
+            self.emit_absent(opened, missing, frame.failed)
+        lane, generation = self.lane, self._gate.current
+        for row, value in zip(frame.present, frame.values, strict=True):
+            job = Job(lane, opened, row, value)
+            job.generation = generation
+            generation.outstanding += 1
+            kernel.in_progress += 1
+            if self._order == "ordered":
+                self._in_order.append(job)
+            if kernel.recording and kernel.stopped(opened, row) is not None:
+                job.cancelled = True
+                self.finished(job)
+                continue
+            if self._order == "by_key" and not self._admit(job):
+                continue
+            self.submit(job)
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to the pool."""
+        self.pool.submit(job)
+
+    def signal(self, signal: Signal) -> None:
+        self._gate.signal(signal)
+        self._pass_signals()
+
+    def _admit(self, job: Job) -> bool:
+        """Queue a row behind an unfinished one of its key. False: it waits, or has failed."""
+        try:
+            job.key = self._key_of(job)
+            waiting = self._keys.get(job.key)
+        except Exception as error:  # noqa: BLE001 - a user's key expression, or an unhashable key
+            job.error = error
+            job.key = ABSENT
+            self.finished(job)
+            return False
+        if waiting is None:
+            self._keys[job.key] = deque()
+            return True
+        if len(waiting) >= self._max_per_key:
+            job.error = LimitExceededError(
+                f"node {self.node.id!r}: {len(waiting)} rows of key {job.key!r} wait already; raise "
+                "concurrency.max_queued_per_key, or spread the key",
+                node=self.node.id,
+                key=repr(job.key),
+            )
+            job.key = ABSENT
+            self.finished(job)
+            return False
+        waiting.append(job)
+        return False
+
+    def _key_of(self, job: Job) -> Any:
+        root, row = job.opened.root(job.row)
+        expression = self.node.key
+        if expression is None:
+            return None if root.keys is None else root.keys[row]
+        columns = {
+            "value": job.value[0] if self.stage.unpack and job.value else job.value,
+            "record": None if root.records is None else root.records[row],
+            "key": None if root.keys is None else root.keys[row],
+            "headers": {} if root.headers is None else root.headers[row],
+        }
+        return expression(**{name: columns[name] for name in expression.names})
+
+    # --- what the pool tells -------------------------------------------------------------------------------------
+
+    def started(self, job: Job) -> None:
+        if job.attempt == 1:
+            job.extra = self._telemetry.node_started(self.kernel, self.node.id, job.opened, job.row)
+
+    def retrying(self, job: Job, error: BaseException, delay_s: float) -> None:
+        self.kernel.counts[self.node.id].retried += 1
+        self._telemetry.node_retrying(
+            self.kernel, self.node.id, job.opened, job.row, error, job.attempt, delay_s
+        )
+
+    def finished(self, job: Job) -> None:
+        """A job has its result, error, or was cancelled. Reported now, emitted with others of this loop turn."""
+        job.done = True
+        kernel = self.kernel
+        if kernel.closed:
+            return
+        self._settle_outcome(job)
+        if self._order == "by_key" and job.key is not ABSENT:
+            self._next_of_key(job)
+        if self._order != "ordered":
+            self._finished.append(job)
+        if not self._flush_due:
+            self._flush_due = True
+            kernel.loop.call_soon(self._flush)
+
+    def _settle_outcome(self, job: Job) -> None:
+        """Turn what came of the job into a value or a Failure, and report it."""
+        kernel, node_id = self.kernel, self.node.id
+        counts = kernel.counts[node_id]
+        if job.cancelled:
+            counts.cancelled += 1
+            cause = kernel.stopped(job.opened, job.row)
+            job.error = CancelledRowError(f"node {node_id!r} was cancelled", node=node_id)
+            job.result = cause if cause is not None else Failure(node_id, job.error, job.attempt)
+            if kernel.recording:
+                kernel.execution_of(job.opened, job.row).cancelled_node(node_id)
+            return
+        if job.error is None and self._max_bytes is not None:
+            job.error = oversize(job.result, self._max_bytes, node_id)
+        if job.error is not None:
+            job.result = kernel.failed(node_id, job.opened, job.row, job.error, job.attempt)
+            return
+        counts.completed += 1
+        if self._is_filter:
+            keep = job.result
+            job.result = (job.value[0] if self.stage.unpack else job.value) if keep else ABSENT
+            if not keep:
+                counts.dropped += 1
+        started = job.extra if isinstance(job.extra, float) else 0.0
+        kernel.completed(node_id, job.opened, job.row, job.result, started, job.attempt)
+
+    def _next_of_key(self, job: Job) -> None:
+        waiting = self._keys.get(job.key)
+        if waiting is None:
+            return
+        while waiting:
+            following = waiting.popleft()
+            if following.cancelled:
+                continue
+            self.submit(following)
+            return
+        del self._keys[job.key]
+
+    # --- rows out ------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        kernel = self.kernel
+        if kernel.closed:
+            return
+        ready = self._ready()
+        for job in ready:
+            job.generation.outstanding -= 1
+        kernel.in_progress -= len(ready)
+        start = 0
+        while start < len(ready):
+            opened = ready[start].opened
+            end = start + 1
+            while end < len(ready) and ready[end].opened is opened:
+                end += 1
+            self._emit_part(opened, ready[start:end])
+            start = end
+        self._pass_signals()
+
+    def _ready(self) -> list[Job]:
+        if self._order == "ordered":
+            ready: list[Job] = []
+            while self._in_order and self._in_order[0].done:
+                ready.append(self._in_order.popleft())
+            return ready
+        finished, self._finished = self._finished, []
+        ready = [job for job in finished if self._gate.may_leave(job.generation)]
+        if len(ready) != len(finished):
+            self._finished = [job for job in finished if not self._gate.may_leave(job.generation)]
+        if len(ready) > 1:
+            ready.sort(key=lambda job: (job.opened.seq, job.row))
+        return ready
+
+    def _emit_part(self, opened: Opened, jobs: list[Job]) -> None:
+        values: list[Any] = []
+        rows: list[int] = []
+        failed: dict[int, Failure] | None = None
+        for job in jobs:
+            if job.error is not None:
+                failed = {} if failed is None else failed
+                failed[job.row] = job.result
+            elif job.result is not ABSENT:
+                values.append(job.result)
+                rows.append(job.row)
+        if len(jobs) == opened.size:
+            self.emit(Frame(opened, values, None if len(rows) == opened.size else rows, None, failed))
+        else:
+            self.emit(Frame(opened, values, rows, [job.row for job in jobs], failed))
+
+    def _pass_signals(self) -> None:
+        for signal in self._gate.passed():
+            self.emit_signal(signal)
+            if self._finished and not self._flush_due:
+                self._flush_due = True
+                self.kernel.loop.call_soon(self._flush)
+
+    # --- taking down ---------------------------------------------------------------------------------------------
+
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        """Take out every row that descends from one root record."""
+
+        def of_execution(job: Job) -> bool:
+            return job.opened.root(job.row) == (root, row)
+
+        for waiting in list(self._keys.values()):
+            for job in [job for job in waiting if of_execution(job)]:
+                waiting.remove(job)
+                job.cancelled = True
+                job.key = ABSENT
+                self.finished(job)
+        self.pool.cancel_where(self.lane, of_execution)
+
+    def close(self) -> None:
+        self._keys.clear()
+        self.pool.cancel_where(self.lane, lambda _: True)
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "in_flight": len(self.lane.running),
+            "queued": len(self.lane.queued) + sum(map(len, self._keys.values())),
+            "backing_off": len(self.lane.backing_off),
+            "held": len(self._finished) + len(self._in_order),
+        }
+
+
+def oversize(value: Any, most: int, node_id: str) -> LimitExceededError | None:
+    """An error when a text, bytes or JSON value is larger than allowed; other values are not measured.
+
+    Text is measured in characters, which is at most its size in bytes.
+    """
+    size = len(value) if isinstance(value, str | bytes | bytearray) else 0
+    if size <= most:
+        return None
+    return LimitExceededError(
+        f"node {node_id!r} gave an output of {size} bytes; {most} are allowed (max_output_bytes)",
+        node=node_id,
+        size_bytes=size,
+        max_output_bytes=most,
+    )
+
+
+class BatchingOperator(WaitingOperator):
+    """Several rows per job, up to `batch.max_items`; a lingering batch is filled for at most `batch.linger`."""
+
+    def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
+        super().__init__(kernel, stage, pool, order)
+        batch = self.node.policies.batch
+        assert batch is not None  # noqa: S101 - a batched node declares it
+        self._max_items = batch.max_items
+        self._linger_s = batch.linger.total_seconds()
+        self._gathering: list[Job] = []
+        self._timer: Any = None
+        self._release_due = False
+        self._closing = False
+        self._batch_lane = Lane(_BatchOwner(self))
+
+    def submit(self, job: Job) -> None:
+        self._gathering.append(job)
+        if len(self._gathering) >= self._max_items:
+            self.release()
+        elif self._linger_s > 0:
+            if self._timer is None:
+                self._timer = self.kernel.loop.call_later(self._linger_s, self.release)
+        elif not self._release_due:
+            self._release_due = True
+            self.kernel.loop.call_soon(self.release)
+
+    def release(self) -> None:
+        """Send what has gathered, in batches; a short one goes on gathering while another waits for its turn."""
+        self._release_due = False
+        if self._batch_lane.queued and len(self._gathering) < self._max_items and not self._closing:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gathered = [job for job in self._gathering if not job.cancelled]
+        self._gathering = []
+        for start in range(0, len(gathered), self._max_items):
+            members = gathered[start : start + self._max_items]
+            batch = Job(self._batch_lane, members[0].opened, members[0].row, [job.value for job in members])
+            batch.extra = members
+            self.pool.submit(batch)
+
+    def batch_started(self, batch: Job) -> None:
+        for job in batch.extra:
+            job.attempt = batch.attempt
+            if batch.attempt == 1:
+                self.started(job)
+
+    def batch_retrying(self, batch: Job, error: BaseException, delay_s: float) -> None:
+        for job in batch.extra:
+            self.retrying(job, error, delay_s)
+
+    def batch_finished(self, batch: Job) -> None:
+        """Hand each row its result; an exception in the place of a result fails that row alone."""
+        members: list[Job] = batch.extra
+        for index, job in enumerate(members):
+            if job.done:
+                continue
+            if batch.cancelled or job.cancelled:
+                job.cancelled = True
+            elif batch.error is not None:
+                job.error = batch.error
+            else:
+                result = batch.result[index]
+                if isinstance(result, Exception):
+                    job.error = result
+                elif isinstance(result, BaseException):
+                    job.error = ContractError(
+                        f"batch node {self.node.id!r} returned {type(result).__name__} for a row",
+                        node=self.node.id,
+                    )
+                else:
+                    job.result = result
+            self.finished(job)
+        if self._gathering and not self._release_due:
+            self._release_due = True
+            self.kernel.loop.call_soon(self.release)
+
+    def signal(self, signal: Signal) -> None:
+        self._closing = True
+        self.release()
+        self._closing = isinstance(signal, End)
+        super().signal(signal)
+
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        super().cancel_execution(root, row)
+        mine = [job for job in self._gathering if job.opened.root(job.row) == (root, row)]
+        for job in mine:
+            self._gathering.remove(job)
+        for batch in [*self._batch_lane.queued, *self._batch_lane.running, *self._batch_lane.backing_off]:
+            mine += [job for job in batch.extra if not job.done and job.opened.root(job.row) == (root, row)]
+        for job in mine:
+            # The answer of a shared call is thrown away; the call itself ends when all its rows are gone.
+            job.cancelled = True
+            self.finished(job)
+        for batch in [*self._batch_lane.queued, *self._batch_lane.running, *self._batch_lane.backing_off]:
+            if all(job.done for job in batch.extra):
+                self.pool.cancel(batch)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._gathering = []
+        super().close()
+        self.pool.cancel_where(self._batch_lane, lambda _: True)
+
+    def statistics(self) -> dict[str, Any]:
+        running = sum(len(batch.extra) for batch in self._batch_lane.running)
+        return {**super().statistics(), "in_flight": running, "gathering": len(self._gathering)}
+
+
+class _BatchOwner:
+    """What the pool tells of batches."""
+
+    def __init__(self, operator: BatchingOperator) -> None:
+        self._operator = operator
+
+    def started(self, job: Job) -> None:
+        self._operator.batch_started(job)
+
+    def finished(self, job: Job) -> None:
+        self._operator.batch_finished(job)
+
+    def retrying(self, job: Job, error: BaseException, delay_s: float) -> None:
+        self._operator.batch_retrying(job, error, delay_s)

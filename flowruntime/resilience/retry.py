@@ -1,0 +1,40 @@
+"""Retry: whether a failed attempt is worth another, and after what wait.
+
+Owns: the two rules, pure. Does not own: waiting or counting (flowruntime.flowcontrol.pool).
+
+Always holds: a wait is never longer than `max_delay`, except that a server's own `retry_after_s` is honoured in full.
+"""
+
+from __future__ import annotations
+
+import random
+
+from flowcore.errors import FlowError
+from flowcore.policies import RetryPolicy
+
+
+def should_retry(policy: RetryPolicy, error: BaseException) -> bool:
+    """Whether the class of `error` is one the policy repeats.
+
+    With `retry_on` empty: errors of ours that say `retriable`, and any ConnectionError or TimeoutError.
+    """
+    if policy.retry_on:
+        return any(klass.__name__ in policy.retry_on for klass in type(error).__mro__)
+    if isinstance(error, FlowError):
+        return error.retriable
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+def next_delay_s(
+    policy: RetryPolicy, attempt: int, rng: random.Random, error: BaseException | None = None
+) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) has failed.
+
+    Exponential, then jitter, then the cap; at least what the error's `retry_after_s` asks for.
+    """
+    exponent = min(attempt - 1, 64)
+    delay_s = policy.initial.total_seconds() * policy.multiplier**exponent
+    delay_s *= 1 + policy.jitter * (2 * rng.random() - 1)
+    delay_s = min(delay_s, policy.max_delay.total_seconds())
+    asked = getattr(error, "retry_after_s", None)
+    return max(delay_s, float(asked)) if isinstance(asked, int | float) else max(0.0, delay_s)

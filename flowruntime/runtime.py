@@ -1,0 +1,438 @@
+"""FlowRuntime: the entry point. Owns the registry, the event bus, limits, warm chains and runs.
+
+Owns: validating and lowering workflows once, requests, continuous runs, streams over iterables, closing everything.
+Does not own: what each of them does (compile, execute, events).
+
+Always holds: after `aclose` nothing of this runtime is running; a workflow is compiled once and kept warm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from flowcore.errors import RuntimeClosedError
+from flowcore.ids import new_uuid7
+from flowcore.workflow import Workflow
+from flowruntime.compile.lower import lower
+from flowruntime.compile.resolved import ResolvedGraph
+from flowruntime.compile.validate import validate
+from flowruntime.events.bus import EventBus
+from flowruntime.execute.context import Services
+from flowruntime.execute.inputs import request_inputs
+from flowruntime.execute.paths import PathGuard
+from flowruntime.execute.replace import replaced
+from flowruntime.execute.result import RunResult, StreamOutcome
+from flowruntime.execute.secrets import SecretStore
+from flowruntime.execute.watchdog import Watchdog
+from flowruntime.flowcontrol.permits import Limit
+from flowruntime.registry import Registry
+from flowruntime.telemetry.redaction import Redactor
+
+if TYPE_CHECKING:
+    from flowcore.context import HttpClient, LogLevel
+    from flowruntime.execute.requests import RequestChain
+    from flowruntime.execute.run import Run
+    from flowruntime.http.client import GuardedHttpClient
+    from flowruntime.state.positions import PositionStore
+
+WARM_CHAINS = 64
+
+
+class FlowRuntime:
+    """Runs workflows: `async with FlowRuntime(nodes=[my_module]) as rt: await rt.execute(wf, inputs)`.
+
+    Args:
+        nodes: functions, classes or modules to know beside the installed ones.
+        max_parallel: rows in work at once over all nodes of all workflows; None: no such limit.
+        limits: further limits shared by all workflows: `{"type:http.request": 8, "resource:gpu": 1}`.
+        secrets: by name; they win over the environment and secret files.
+        roots: folders connectors may touch; none: any.
+        state_dir: where committed positions are kept; None keeps none.
+        history: events kept for late subscribers.
+        allow_private_networks: outbound HTTP may reach private addresses.
+        http: stands in for the HTTP client, in tests.
+        clock: wall clock, Unix seconds.
+        watchdog: how long code may block the loop before it is named; None turns it off.
+        seed: for the jitter of backoffs; None: random.
+    """
+
+    def __init__(  # noqa: PLR0913 - one keyword per setting; a settings object would only move them
+        self,
+        nodes: Iterable[object] = (),
+        *,
+        max_parallel: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        roots: Iterable[str] = (),
+        state_dir: str | None = ".flow",
+        history: int = 0,
+        allow_private_networks: bool = False,
+        allowed_hosts: Iterable[str] = (),
+        http: HttpClient | None = None,
+        clock: Callable[[], float] = time.time,
+        watchdog: timedelta | None = timedelta(milliseconds=100),
+        seed: int | None = None,
+    ) -> None:
+        self.registry = Registry(nodes)
+        self._redactor = Redactor()
+        self.events = EventBus(clock=clock, history=history, scrub=self._redactor.event)
+        self._clock = clock
+        self._rng = random.Random(seed)
+        self._seed = seed
+        self._limits: dict[str, Limit] = {
+            name: Limit(name, capacity) for name, capacity in (limits or {}).items()
+        }
+        if max_parallel is not None:
+            self._limits["runtime:*"] = Limit("runtime:*", max_parallel)
+        self._http = http
+        self._own_http: GuardedHttpClient | None = None
+        self._http_options = (allow_private_networks, tuple(allowed_hosts))
+        self._state_dir = state_dir
+        self._services = Services(
+            bus=self.events,
+            clock=clock,
+            http=self._client,
+            secrets=SecretStore(secrets, seen=self._redactor.add),
+            paths=PathGuard(tuple(roots)),
+            log=self._log,
+        )
+        self._watchdog_s = None if watchdog is None else watchdog.total_seconds()
+        self._watchdog: Watchdog | None = None
+        self._chains: OrderedDict[tuple[Any, ...], tuple[Workflow, RequestChain]] = OrderedDict()
+        self._starting: dict[tuple[Any, ...], asyncio.Lock] = {}
+        self._runs: set[Run] = set()
+        self._positions: PositionStore | None = None
+        self._logger: Any = None
+        self._closed = False
+
+    # --- life cycle ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what runs, shut every node down, flush the bus. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for run in list(self._runs):
+            await run.cancel("the runtime was closed")
+        chains = list(self._chains.values())
+        self._chains.clear()
+        for _, chain in chains:
+            await chain.aclose()
+        if self._positions is not None:
+            await self._positions.aclose()
+        if self._own_http is not None:
+            await self._own_http.close()
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        await self.events.aclose()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeClosedError("this FlowRuntime is closed; make a new one")
+        if self._watchdog is None and self._watchdog_s is not None:
+            self._watchdog = Watchdog(self.events, self._log, threshold_s=self._watchdog_s)
+            self._watchdog.start()
+
+    # --- compiling -----------------------------------------------------------------------------------------------
+
+    def validate(self, workflow: Workflow, *, mode: Literal["stream", "request"] = "stream") -> ResolvedGraph:
+        """Check a workflow as a whole.
+
+        Raises:
+            ValidationFailedError: with every problem.
+        """
+        return validate(workflow, self.registry, mode=mode)
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        replace: Mapping[str, Any] | None = None,
+        write: bool = False,
+        timeout: timedelta | None = None,
+    ) -> RunResult:
+        """Push one record through and return what became of it.
+
+        Args:
+            workflow: compiled at its first use and kept warm.
+            inputs: by node id (`{"fetch": {"url": ...}}`), or one flat object where that has one reading.
+            replace: functions or values in the place of nodes, by id.
+            write: sinks write although the source's value was given.
+            timeout: for the whole request; default: the workflow's setting.
+
+        Raises:
+            ValidationFailedError: the workflow, or the inputs.
+
+        A failing node does not raise here: see `RunResult.state` and `raise_for_state()`.
+        """
+        self._check_open()
+        chain, given, record = await self._prepare(workflow, inputs or {}, replace or {}, write=write)
+        deadline = timeout if timeout is not None else chain.worker.graph.settings.timeout
+        return await chain.execute(given, record=record, timeout=deadline)
+
+    async def _prepare(
+        self, workflow: Workflow, inputs: Mapping[str, Any], replace: Mapping[str, Any], *, write: bool
+    ) -> tuple[RequestChain, dict[str, Any], Any]:
+        base = (id(workflow), len(workflow.nodes), len(workflow.connections))
+        stand_ins = tuple(sorted((name, id(thing)) for name, thing in replace.items()))
+        graph = await self._graph(workflow, base)
+        given = request_inputs(graph, inputs)
+        sources = [node_id for node_id, node in graph.nodes.items() if node.role == "source" and f"{node_id}.out" in given]
+        extra = tuple(sorted(name for name in given if self._is_optional(graph, name)))
+        captures = bool(sources) and not write
+        key = (*base, stand_ins, extra, captures)
+        found = self._chains.get(key)
+        if found is None:
+            lock = self._starting.setdefault(key, asyncio.Lock())
+            async with lock:
+                found = self._chains.get(key)
+                if found is None:
+                    chain = await self._start_chain(graph, replace, workflow, extra, captures=captures)
+                    found = self._chains[key] = (workflow, chain)
+            self._starting.pop(key, None)
+            await self._evict()
+        else:
+            self._chains.move_to_end(key)
+        record = given[f"{sources[0]}.out"] if len(sources) == 1 else None
+        return found[1], given, record
+
+    async def _graph(self, workflow: Workflow, base: tuple[Any, ...]) -> ResolvedGraph:
+        for (*known, _, _, _), (kept, chain) in self._chains.items():
+            if tuple(known) == base and kept is workflow and not chain.replaced:
+                return chain.worker.graph
+        return self.validate(workflow, mode="request")
+
+    def _is_optional(self, graph: ResolvedGraph, name: str) -> bool:
+        """An open optional port of a node that has connections: filling it changes the plan."""
+        node_id, _, port = name.partition(".")
+        node = graph.nodes[node_id]
+        declared = node.definition.input(port)
+        connected = any(connection.to_node == node_id for connection in graph.connections)
+        return declared is not None and not declared.required and connected
+
+    async def _start_chain(
+        self,
+        original: ResolvedGraph,
+        replace: Mapping[str, Any],
+        workflow: Workflow,
+        extra: tuple[str, ...],
+        *,
+        captures: bool,
+    ) -> RequestChain:
+        from flowruntime.compile.chain import Program  # noqa: PLC0415 - reactivex is loaded when something runs
+        from flowruntime.execute.requests import RequestChain  # noqa: PLC0415 - as above
+        from flowruntime.execute.worker import Worker  # noqa: PLC0415 - as above
+
+        graph = replaced(original, replace)
+        program = Program(lower(graph, mode="request", given=extra))
+        worker = Worker(
+            graph, self._services, self._limits, self._workflow_id(workflow), captures=captures, seed=self._seed
+        )
+        self._watch(worker.graph)
+        await worker.start()
+        return RequestChain(program, worker, self.new_id, replaced=graph is not original)
+
+    async def _evict(self) -> None:
+        """Let go of chains not used for longest, but for busy ones."""
+        idle = [key for key, (_, chain) in self._chains.items() if not chain.busy]
+        for key in idle[: max(0, len(self._chains) - WARM_CHAINS)]:
+            _, chain = self._chains.pop(key)
+            await chain.aclose()
+
+    # --- runs ----------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        workflow: Workflow,
+        *,
+        fresh: bool = False,
+        limit: int | None = None,
+        sources: Mapping[str, Any] | None = None,
+        replace: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Start a continuous run: sources are read until they end or the run is stopped.
+
+        Args:
+            fresh: begin sources anew instead of at their committed positions.
+            limit: stop after this many records.
+            sources: Source instances in the place of declared ones, by node id (scripted ones in tests).
+            replace: functions or values in the place of nodes, by id.
+
+        Raises:
+            ValidationFailedError: the workflow cannot run as a stream.
+            NodeFailedError, ConnectorError: something could not be started.
+        """
+        self._check_open()
+        graph = replaced(self.validate(workflow, mode="stream"), replace or {})
+        return await self.start_prepared(graph, workflow, fresh=fresh, limit=limit, sources=sources)
+
+    async def start_prepared(  # noqa: PLR0913 - the facts of one run
+        self,
+        graph: ResolvedGraph,
+        workflow: Workflow,
+        *,
+        fresh: bool = False,
+        limit: int | None = None,
+        sources: Mapping[str, Any] | None = None,
+        captures: bool = False,
+        on_row: Callable[[Any], None] | None = None,
+    ) -> Run:
+        """Start a run of a graph that is validated already; `on_row` is told of every settled record."""
+        from flowruntime.compile.chain import Program  # noqa: PLC0415 - reactivex is loaded when something runs
+        from flowruntime.execute.run import Run  # noqa: PLC0415 - as above
+        from flowruntime.execute.worker import Worker  # noqa: PLC0415 - as above
+
+        lower(graph, mode="stream")  # scopes of all sources together
+        programs = {
+            node_id: Program(lower(graph, mode="stream", sources=[node_id]))
+            for node_id, node in graph.nodes.items()
+            if node.role == "source"
+        }
+        worker = Worker(
+            graph, self._services, self._limits, self._workflow_id(workflow), captures=captures, seed=self._seed
+        )
+        self._watch(graph)
+        positions = self._position_store() if on_row is None else None
+        if fresh and positions is not None:
+            for node_id in programs:
+                await positions.forget(graph.name, node_id)
+        run = Run(
+            self.new_id(), worker, programs, positions=positions, limit=limit, sources=sources, on_row=on_row
+        )
+        self._runs.add(run)
+        try:
+            await run.start()
+        except BaseException:
+            self._runs.discard(run)
+            raise
+        run.on_end(lambda: self._runs.discard(run))
+        return run
+
+    def _position_store(self) -> PositionStore | None:
+        if self._state_dir is None:
+            return None
+        if self._positions is None:
+            from flowruntime.state.positions import PositionStore  # noqa: PLC0415 - SQLite is loaded when needed
+
+            self._positions = PositionStore(self._state_dir)
+        return self._positions
+
+    async def stream(
+        self,
+        workflow: Workflow,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        order: Literal["input", "completion"] = "input",
+        replace: Mapping[str, Any] | None = None,
+        write: bool = False,
+    ) -> AsyncIterator[StreamOutcome]:
+        """Push every item through as a record of one continuous run; one outcome per item, nothing left out.
+
+        Args:
+            items: records for the workflow's one source, or, without a source, what a request's inputs would be.
+            order: `input`, or as they complete.
+            replace: functions or values in the place of nodes.
+            write: sinks write; else their values are part of the outcome.
+
+        Items are taken only as fast as outcomes are consumed: at most `max_in_flight` are on their way.
+        """
+        from flowruntime.execute.streams import stream_items  # noqa: PLC0415 - reactivex is loaded when something runs
+
+        self._check_open()
+        async for outcome in stream_items(self, workflow, items, order=order, replace=replace or {}, write=write):
+            yield outcome
+
+    # --- services ------------------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """A UUIDv7 from the runtime's clock."""
+        return str(new_uuid7(int(self._clock() * 1000), self._rng.randbytes(10) if self._seed is not None else os.urandom(10)))
+
+    def _workflow_id(self, workflow: Workflow) -> str:
+        return str(workflow.id) if workflow.id is not None else workflow.name
+
+    def _client(self) -> HttpClient:
+        if self._http is None:
+            from flowruntime.http.client import GuardedHttpClient  # noqa: PLC0415 - loaded with the first request
+            from flowruntime.http.guard import HttpSettings  # noqa: PLC0415 - as above
+
+            allow_private, hosts = self._http_options
+            self._http = self._own_http = GuardedHttpClient(HttpSettings(allow_private=allow_private, allowed_hosts=hosts))
+        return self._http
+
+    def _log(self, message: str, level: LogLevel, fields: Mapping[str, object]) -> None:
+        if self._logger is None:
+            import structlog  # noqa: PLC0415 - loaded with the first line
+
+            self._logger = structlog.get_logger("flow")
+        getattr(self._logger, level)(self._redactor.text(message), **{k: self._redactor.value(v) for k, v in fields.items()})
+
+    def _watch(self, graph: ResolvedGraph) -> None:
+        if self._watchdog is None:
+            return
+        for node in graph.nodes.values():
+            if node.role in ("source", "sink"):
+                continue
+            implementation = node.node.implementation
+            target = implementation.execute if node.node.is_class else implementation
+            self._watchdog.watch(node.id, getattr(target, "__code__", None))
+
+    def statistics(self) -> dict[str, Any]:
+        """Limits, warm chains and runs, live."""
+        return {
+            "limits": {name: limit.statistics() for name, limit in self._limits.items()},
+            "warm_chains": len(self._chains),
+            "runs": {run.id: run.statistics() for run in self._runs},
+            "events": self.events.statistics(),
+        }
+
+
+def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> RunResult:
+    """Execute a workflow synchronously, in scripts and notebooks: `flowruntime.run(wf, text="my card was stolen")`.
+
+    Raises:
+        RuntimeError: called on a thread whose event loop is running; use `FlowRuntime.execute` there.
+    """
+
+    async def once() -> RunResult:
+        async with FlowRuntime(nodes=nodes) as runtime:
+            return await runtime.execute(workflow, inputs)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(once())
+    # A notebook's loop is running on this thread: run on another one.
+    import threading  # noqa: PLC0415 - only there
+
+    found: list[RunResult | BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            found.append(asyncio.run(once()))
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+            found.append(error)
+
+    thread = threading.Thread(target=elsewhere, name="flow run")
+    thread.start()
+    thread.join()
+    outcome = found[0]
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

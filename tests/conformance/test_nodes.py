@@ -91,7 +91,11 @@ EXAMPLES: dict[str, list[NodeExample]] = {
         row({"b": 2**70, "a": 1}, '{"a":1,"b":1180591620717411303424}', sort_keys=True)
     ],
     "transform.map": [
-        row(CUSTOMER, {"who": "Ann", "by": "a"}, fields={"who": "value.customer.name", "by": {"$literal": "a"}})
+        row(
+            CUSTOMER,
+            {"who": "Ann", "by": "a"},
+            fields={"who": "value.customer.name", "by": {"$literal": "a"}}
+        )
     ],
     "transform.pick": [row(CUSTOMER, {"customer": {"name": "Ann"}, "id": 7}, fields=["customer.name", "id"])],
     "transform.rename": [row({"a": 1, "b": 2}, {"b": 1, "a": 2}, fields={"a": "b", "b": "a"})],

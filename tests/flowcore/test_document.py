@@ -178,6 +178,22 @@ def test_text_from_the_environment_is_never_read_for_references() -> None:
     assert from_document(to_document(wf)) == wf
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("$${x}", "${x}"),
+        ("$$$${x}", "$${x}"),
+        ("$$ $x {$} $", "$$ $x {$} $"),
+        ("$$${params.host}", ParamText(("$", ParamRef("host")))),
+        ("$$${N:-v}", "$v"),
+    ],
+)
+def test_before_a_brace_a_pair_of_dollars_is_one(written: str, read: object) -> None:
+    wf = from_document(_changed(nodes__tickets__config={"v": written}))
+    assert wf.nodes[NodeId("tickets")].config == {"v": read}
+    assert from_document(to_document(wf)) == wf
+
+
 def test_what_exists_in_code_only_is_not_dumped_in_silence() -> None:
     wf = Workflow("w")
     wf.add("a.b", id="a", config={"f": print})

@@ -22,7 +22,23 @@ from flowcore.workflow import NodeSpec, Workflow
 from flowruntime.definition.load import dump_workflow, load_text
 
 _ODD = st.sampled_from(
-    ["no", "012", "1:30", "${x}", "$${y}", "${params.a}", "<<", "null", "~", "1e3", " ", "a: b", "# c"]
+    [
+        "no",
+        "012",
+        "1:30",
+        "${x}",
+        "$${y}",
+        "${params.a}",
+        "$",
+        "a$$",
+        "<<",
+        "null",
+        "~",
+        "1e3",
+        " ",
+        "a: b",
+        "# c",
+    ]
 )
 _TEXT = st.text(max_size=8) | _ODD
 _NAMED = _TEXT.filter(lambda text: bool(text.strip()))

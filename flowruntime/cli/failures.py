@@ -39,11 +39,13 @@ def exit_code_of(command: str, error: Exception) -> int | None:
     return None
 
 
-def print_problems(problems: Iterable[Problem], *, file: str | None = None) -> int:
+def print_problems(problems: Iterable[Problem], *, file: str | None = None, to_stdout: bool = False) -> int:
     """One line per problem, `file:line: path: problem; remedy`; returns how many were errors.
 
     Args:
+        problems: in order.
         file: named where a problem does not say its own.
+        to_stdout: problems are the result that was asked for.
     """
     errors = 0
     for problem in problems:
@@ -52,5 +54,5 @@ def print_problems(problems: Iterable[Problem], *, file: str | None = None) -> i
         text = str(problem)
         if problem.file is None and file is not None:
             text = f"{file}:{text}" if problem.line is not None else f"{file}: {text}"
-        print(f"warning: {text}" if warning else text, file=sys.stderr)
+        print(f"warning: {text}" if warning else text, file=sys.stdout if to_stdout else sys.stderr)
     return errors

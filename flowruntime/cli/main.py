@@ -1,11 +1,11 @@
 """The command `flow`: finds the command that was asked for and runs it alone.
 
-Owns: the list of commands, `flow --help`, commands of other packages (entry points `flowrx.commands`), turning
-errors into messages and exit codes.
+Owns: the list of commands, `flow --help`, commands of other packages (entry points `flowrx.commands`),
+turning errors into messages and exit codes.
 Does not own: what a command does; each is a module of its own with a function of the same name.
 
-Always holds: nothing is imported but the command that runs; `flow version` and `flow --help` import nothing of
-the engine. Exit: 0 all succeeded, 1 failed or partial, 2 usage or validation, 130 interrupted.
+Always holds: nothing is imported but the command that runs; `flow version` and `flow --help` import nothing
+of the engine. Exit: 0 all succeeded, 1 failed or partial, 2 usage or validation, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def _overview() -> str:
             *lines,
             "",
             "`flow COMMAND --help` shows its options. Results go to standard output, everything else to",
-            "standard error. Exit: 0 all succeeded, 1 failed or partial, 2 usage or validation, 130 interrupted.",
+            "standard error. Exit: 0 all succeeded, 1 failed or partial, 2 usage or validation,",
+            "130 interrupted.",
         ]
     )
 

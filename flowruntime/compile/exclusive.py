@@ -22,6 +22,7 @@ class Guards:
 
     def __init__(self, graph: ResolvedGraph) -> None:
         self._graph = graph
+        self._error_ports = {c.from_node for c in graph.connections if c.kind == "error"}
         incoming: dict[str, dict[str | None, list[ResolvedConnection]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -44,7 +45,9 @@ class Guards:
     def of(self, connection: ResolvedConnection) -> frozenset[Guard]:
         """The branches that are taken whenever the connection carries a value."""
         point = f"{connection.from_node}.{connection.from_port}"
-        own: set[Guard] = {(f"{connection.from_node}!", "error" if connection.kind == "error" else "ok")}
+        own: set[Guard] = set()
+        if connection.from_node in self._error_ports:
+            own.add((f"{connection.from_node}!", "error" if connection.kind == "error" else "ok"))
         if connection.otherwise:
             own.add((point + "?", "else"))
         elif connection.when is not None:

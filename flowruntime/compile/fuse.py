@@ -91,11 +91,8 @@ class Fused:
     tallies: tuple[Tally, ...]
     """What the function counts; its last result is a tuple with one integer per entry."""
 
-    @property
-    def uncounted(self) -> list[Step]:
-        """Nodes every row of the frame reaches unless it failed before: they need no counter."""
-        counted = {tally.step for tally in self.tallies if tally.what == "completed"}
-        return [step for step in self.steps if step.call is not None and step.index not in counted]
+    derived: tuple[tuple[Step, tuple[int, ...]], ...]
+    """Nodes whose count follows from the frame's size: each with the tallies to take away from it."""
 
 
 def fuse(stage: Stage) -> Fused:
@@ -119,8 +116,11 @@ class _Fuser:
         self.else_of: dict[int, list[int]] = {}
         self.tallies: list[Tally] = []
         self._number_steps()
-        self._choose_tallies()
+        self.derived: list[tuple[Step, tuple[int, ...]]] = []
+        self.outputs: list[Output] = []
         self.outputs = [self._output(out) for out in stage.outs]
+        self._straight_steps = self._find_straight()
+        self._choose_tallies()
 
     # --- what is computed, and what needs what -------------------------------------------------------------------
 
@@ -144,17 +144,34 @@ class _Fuser:
     def _choose_tallies(self) -> None:
         """Count only what the frame's size does not tell."""
         for step in self.steps:
-            if step.call is not None:
-                if any(self._may_drop(index) for index in step.after) or (
-                    self._may_drop(step.index) and step.call.node.role != "filter"
-                ):
-                    self.tallies.append(Tally(step.index, step.name, "completed"))
-                if step.call.node.role == "filter":
-                    self.tallies.append(Tally(step.index, step.name, "dropped"))
+            if step.call is not None and step.call.node.role == "filter":
+                self.tallies.append(Tally(step.index, step.name, "dropped"))
         for steps in self._branches().values():
             sender = self.steps[steps[0]].connection
             if sender is not None:
                 self.tallies.append(Tally(max(steps), sender.from_node, "unrouted"))
+        for step in self.steps:
+            if step.call is None:
+                continue
+            takers = self._takers(step)
+            if takers is None:
+                self.tallies.append(Tally(step.index, step.name, "completed"))
+            else:
+                self.derived.append((step, takers))
+
+    def _takers(self, step: Step) -> tuple[int, ...] | None:
+        """The tallies of rows that never reach a step; None when they cannot be told apart, and it counts by itself."""
+        if self._may_drop(step.index) and step.call is not None and step.call.node.role != "filter":
+            return None
+        found: list[int] = []
+        for index in sorted(step.after):
+            if not self._may_drop(index):
+                continue
+            tally = self._tally(index, "dropped") or self._tally(index, "unrouted")
+            if tally is None or not self._straight(index):
+                return None
+            found.append(self.tallies.index(tally))
+        return tuple(found)
 
     def _branches(self) -> dict[tuple[str, str], list[int]]:
         """Conditional connections of one port that has no `else`, as steps."""
@@ -316,6 +333,7 @@ class _Fuser:
             constants=self.constants,
             call_names=self.call_names,
             tallies=tuple(self.tallies),
+            derived=tuple(self.derived),
         )
 
     def _function(self, *, recording: bool) -> str:
@@ -357,11 +375,21 @@ class _Fuser:
 
     def _straight(self, index: int) -> bool:
         """Nothing later can do without this step, so a row absent here is done with."""
-        return all(index in step.needs for step in self.steps[index + 1 :]) and all(
-            output.error_of is not None
-            or index in self._reads([*output.out.arguments, *output.out.controls])[0]
-            for output in self.outputs
-        )
+        return index in self._straight_steps
+
+    def _find_straight(self) -> frozenset[int]:
+        """Steps that every later step and every output needs; one pass from the end."""
+        needed: frozenset[int] | None = None
+        for output in self.outputs:
+            if output.error_of is None:
+                needs = self._reads([*output.out.arguments, *output.out.controls])[0]
+                needed = needs if needed is None else needed & needs
+        found: set[int] = set()
+        for step in reversed(self.steps):
+            if needed is None or step.index in needed:
+                found.add(step.index)
+            needed = step.needs if needed is None else needed & step.needs
+        return frozenset(found)
 
     def _guard(self, writer: Writer, step: Step) -> bool:
         """Write the test whether what the step needs is there; True when an `else:` block is open."""

@@ -36,6 +36,9 @@ from flowruntime.compile.plan import (
 )
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
 
+MAX_FUSED = 256
+"""Nodes in one generated function; longer chains go on in a further stage, at the price of one call per frame."""
+
 _ROWS_CHANGE = ("expand", "collect", "batch", "operator")
 _SCOPE_ENDS = ("sink", "expand", "collect", "batch", "reopen", "operator")
 _NEEDS_SAME_ROWS = "join rows that stem from one record; for others use join.window, enrich or collect"
@@ -128,6 +131,9 @@ class _Lowering:
                 self._own_stage(node, stage, unpack=True)
             return
         home = homes[0]
+        if self._fusable(node) and len(home.calls) >= MAX_FUSED:
+            self._place_in_next(node, home, arguments, controls)
+            return
         if self._fusable(node):
             home.calls.append(
                 Call(node, tuple(argument for argument, _ in arguments), tuple(wire for wire, _ in controls))
@@ -143,6 +149,22 @@ class _Lowering:
         )
         home.outs.append(out)
         self._own_stage(node, home, unpack=not single, out=out)
+
+    def _place_in_next(
+        self,
+        node: ResolvedNode,
+        home: Stage,
+        arguments: Sequence[tuple[Argument, tuple[Stage, ...]]],
+        controls: Sequence[tuple[Wire, Stage]],
+    ) -> None:
+        """Begin a further fused stage behind one that is full."""
+        single = len(arguments) == 1
+        stage = self._stage(f"{node.id}+", "fused", f"the stage before has {MAX_FUSED} nodes", home.scope)
+        values = tuple(argument for argument, _ in arguments)
+        home.outs.append(Out(values, tuple(wire for wire, _ in controls), single=single, target=Edge(stage, 0)))
+        items = (Item(None),) if single else tuple(Item(index) for index in range(len(arguments)))
+        stage.calls.append(Call(node, items))
+        self.home[node.id] = stage
 
     def _place_source(self, node: ResolvedNode) -> None:
         if self.request is not None:

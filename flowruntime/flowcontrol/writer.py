@@ -45,11 +45,13 @@ class SinkWriter:
         """Queue the rows of a frame."""
         self._waiting.append((kernel, frame))
         if self._task is None:
-            self._idle.clear()
-            self._task = asyncio.get_running_loop().create_task(
-                self._write_all(), name=f"flow sink {self.node_id}"
-            )
-            self._task.add_done_callback(self._done)
+            self._start()
+
+    def _start(self) -> None:
+        self._idle.clear()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._write_all(), name=f"flow sink {self.node_id}")
+        self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
@@ -61,8 +63,7 @@ class SinkWriter:
             kernel, _ = self._waiting[0]
             kernel.crash(error)
         if self._waiting and not task.cancelled() and error is None:
-            kernel, frame = self._waiting.popleft()
-            self.put(kernel, frame)
+            self._start()
             return
         self._idle.set()
 

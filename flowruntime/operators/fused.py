@@ -36,7 +36,6 @@ class FusedOperator(StageOperator):
         self._lean = lean
         self._recording = recording
         self._at = At(kernel, fused)
-        self._uncounted = fused.uncounted
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -86,10 +85,12 @@ class FusedOperator(StageOperator):
             if count:
                 node = counts[tally.node]
                 setattr(node, tally.what, getattr(node, tally.what) + count)
-        for step in self._uncounted:
+        for step, takers in self._fused.derived:
             lost = 0
+            for taker in takers:
+                lost += tallies[taker]
             if failures:
-                lost = sum(
+                lost += sum(
                     1 for by_step in failures.values() if step.index in by_step or step.after & by_step.keys()
                 )
             counts[step.name].completed += rows - lost

@@ -19,26 +19,22 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flowcore.errors import RuntimeClosedError
 from flowcore.ids import new_uuid7
-from flowcore.workflow import Workflow
-from flowruntime.compile.lower import lower
-from flowruntime.compile.resolved import ResolvedGraph
-from flowruntime.compile.validate import validate
 from flowruntime.events.bus import EventBus
 from flowruntime.execute.context import Services
-from flowruntime.execute.inputs import request_inputs
 from flowruntime.execute.paths import PathGuard
-from flowruntime.execute.replace import replaced
-from flowruntime.execute.result import RunResult, StreamOutcome
 from flowruntime.execute.secrets import SecretStore
-from flowruntime.execute.watchdog import Watchdog
 from flowruntime.flowcontrol.permits import Limit
-from flowruntime.registry import Registry
 from flowruntime.telemetry.redaction import Redactor
 
 if TYPE_CHECKING:
     from flowcore.context import HttpClient, LogLevel
+    from flowcore.registry import NodeRegistry
+    from flowcore.workflow import Workflow
+    from flowruntime.compile.resolved import ResolvedGraph
     from flowruntime.execute.requests import RequestChain
+    from flowruntime.execute.result import RunResult, StreamOutcome
     from flowruntime.execute.run import Run
+    from flowruntime.execute.watchdog import Watchdog
     from flowruntime.http.client import GuardedHttpClient
     from flowruntime.state.positions import PositionStore
 
@@ -80,7 +76,8 @@ class FlowRuntime:
         watchdog: timedelta | None = timedelta(milliseconds=100),
         seed: int | None = None,
     ) -> None:
-        self.registry = Registry(nodes)
+        self._nodes = tuple(nodes)
+        self._registry: NodeRegistry | None = None
         self._redactor = Redactor()
         self.events = EventBus(clock=clock, history=history, scrub=self._redactor.event)
         self._clock = clock
@@ -143,8 +140,19 @@ class FlowRuntime:
         if self._closed:
             raise RuntimeClosedError("this FlowRuntime is closed; make a new one")
         if self._watchdog is None and self._watchdog_s is not None:
+            from flowruntime.execute.watchdog import Watchdog
+
             self._watchdog = Watchdog(self.events, self._log, threshold_s=self._watchdog_s)
             self._watchdog.start()
+
+    @property
+    def registry(self) -> NodeRegistry:
+        """Node types this runtime knows, installed ones included."""
+        if self._registry is None:
+            from flowruntime.registry import Registry
+
+            self._registry = Registry(self._nodes)
+        return self._registry
 
     # --- compiling -----------------------------------------------------------------------------------------------
 
@@ -154,6 +162,8 @@ class FlowRuntime:
         Raises:
             ValidationFailedError: with every problem.
         """
+        from flowruntime.compile.validate import validate
+
         return validate(workflow, self.registry, mode=mode)
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -189,11 +199,17 @@ class FlowRuntime:
     async def _prepare(
         self, workflow: Workflow, inputs: Mapping[str, Any], replace: Mapping[str, Any], *, write: bool
     ) -> tuple[RequestChain, dict[str, Any], Any]:
+        from flowruntime.execute.inputs import request_inputs
+
         base = (id(workflow), len(workflow.nodes), len(workflow.connections))
         stand_ins = tuple(sorted((name, id(thing)) for name, thing in replace.items()))
         graph = await self._graph(workflow, base)
         given = request_inputs(graph, inputs)
-        sources = [node_id for node_id, node in graph.nodes.items() if node.role == "source" and f"{node_id}.out" in given]
+        sources = [
+            node_id
+            for node_id, node in graph.nodes.items()
+            if node.role == "source" and f"{node_id}.out" in given
+        ]
         extra = tuple(sorted(name for name in given if self._is_optional(graph, name)))
         captures = bool(sources) and not write
         key = (*base, stand_ins, extra, captures)
@@ -235,14 +251,21 @@ class FlowRuntime:
         *,
         captures: bool,
     ) -> RequestChain:
-        from flowruntime.compile.chain import Program  # noqa: PLC0415 - reactivex is loaded when something runs
-        from flowruntime.execute.requests import RequestChain  # noqa: PLC0415 - as above
-        from flowruntime.execute.worker import Worker  # noqa: PLC0415 - as above
+        from flowruntime.compile.chain import Program
+        from flowruntime.compile.lower import lower
+        from flowruntime.execute.replace import replaced
+        from flowruntime.execute.requests import RequestChain
+        from flowruntime.execute.worker import Worker
 
         graph = replaced(original, replace)
         program = Program(lower(graph, mode="request", given=extra))
         worker = Worker(
-            graph, self._services, self._limits, self._workflow_id(workflow), captures=captures, seed=self._seed
+            graph,
+            self._services,
+            self._limits,
+            self._workflow_id(workflow),
+            captures=captures,
+            seed=self._seed,
         )
         self._watch(worker.graph)
         await worker.start()
@@ -278,11 +301,13 @@ class FlowRuntime:
             ValidationFailedError: the workflow cannot run as a stream.
             NodeFailedError, ConnectorError: something could not be started.
         """
+        from flowruntime.execute.replace import replaced
+
         self._check_open()
         graph = replaced(self.validate(workflow, mode="stream"), replace or {})
         return await self.start_prepared(graph, workflow, fresh=fresh, limit=limit, sources=sources)
 
-    async def start_prepared(  # noqa: PLR0913 - the facts of one run
+    async def start_prepared(
         self,
         graph: ResolvedGraph,
         workflow: Workflow,
@@ -294,9 +319,10 @@ class FlowRuntime:
         on_row: Callable[[Any], None] | None = None,
     ) -> Run:
         """Start a run of a graph that is validated already; `on_row` is told of every settled record."""
-        from flowruntime.compile.chain import Program  # noqa: PLC0415 - reactivex is loaded when something runs
-        from flowruntime.execute.run import Run  # noqa: PLC0415 - as above
-        from flowruntime.execute.worker import Worker  # noqa: PLC0415 - as above
+        from flowruntime.compile.chain import Program
+        from flowruntime.compile.lower import lower
+        from flowruntime.execute.run import Run
+        from flowruntime.execute.worker import Worker
 
         lower(graph, mode="stream")  # scopes of all sources together
         programs = {
@@ -305,7 +331,12 @@ class FlowRuntime:
             if node.role == "source"
         }
         worker = Worker(
-            graph, self._services, self._limits, self._workflow_id(workflow), captures=captures, seed=self._seed
+            graph,
+            self._services,
+            self._limits,
+            self._workflow_id(workflow),
+            captures=captures,
+            seed=self._seed,
         )
         self._watch(graph)
         positions = self._position_store() if on_row is None else None
@@ -328,7 +359,7 @@ class FlowRuntime:
         if self._state_dir is None:
             return None
         if self._positions is None:
-            from flowruntime.state.positions import PositionStore  # noqa: PLC0415 - SQLite is loaded when needed
+            from flowruntime.state.positions import PositionStore
 
             self._positions = PositionStore(self._state_dir)
         return self._positions
@@ -352,36 +383,47 @@ class FlowRuntime:
 
         Items are taken only as fast as outcomes are consumed: at most `max_in_flight` are on their way.
         """
-        from flowruntime.execute.streams import stream_items  # noqa: PLC0415 - reactivex is loaded when something runs
+        from flowruntime.execute.streams import stream_items
 
         self._check_open()
-        async for outcome in stream_items(self, workflow, items, order=order, replace=replace or {}, write=write):
+        async for outcome in stream_items(
+            self, workflow, items, order=order, replace=replace or {}, write=write
+        ):
             yield outcome
 
     # --- services ------------------------------------------------------------------------------------------------
 
     def new_id(self) -> str:
         """A UUIDv7 from the runtime's clock."""
-        return str(new_uuid7(int(self._clock() * 1000), self._rng.randbytes(10) if self._seed is not None else os.urandom(10)))
+        return str(
+            new_uuid7(
+                int(self._clock() * 1000),
+                self._rng.randbytes(10) if self._seed is not None else os.urandom(10),
+            )
+        )
 
     def _workflow_id(self, workflow: Workflow) -> str:
         return str(workflow.id) if workflow.id is not None else workflow.name
 
     def _client(self) -> HttpClient:
         if self._http is None:
-            from flowruntime.http.client import GuardedHttpClient  # noqa: PLC0415 - loaded with the first request
-            from flowruntime.http.guard import HttpSettings  # noqa: PLC0415 - as above
+            from flowruntime.http.client import GuardedHttpClient
+            from flowruntime.http.guard import HttpSettings
 
             allow_private, hosts = self._http_options
-            self._http = self._own_http = GuardedHttpClient(HttpSettings(allow_private=allow_private, allowed_hosts=hosts))
+            self._http = self._own_http = GuardedHttpClient(
+                HttpSettings(allow_private=allow_private, allowed_hosts=hosts)
+            )
         return self._http
 
     def _log(self, message: str, level: LogLevel, fields: Mapping[str, object]) -> None:
         if self._logger is None:
-            import structlog  # noqa: PLC0415 - loaded with the first line
+            import structlog
 
             self._logger = structlog.get_logger("flow")
-        getattr(self._logger, level)(self._redactor.text(message), **{k: self._redactor.value(v) for k, v in fields.items()})
+        getattr(self._logger, level)(
+            self._redactor.text(message), **{k: self._redactor.value(v) for k, v in fields.items()}
+        )
 
     def _watch(self, graph: ResolvedGraph) -> None:
         if self._watchdog is None:
@@ -419,7 +461,7 @@ def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> R
     except RuntimeError:
         return asyncio.run(once())
     # A notebook's loop is running on this thread: run on another one.
-    import threading  # noqa: PLC0415 - only there
+    import threading
 
     found: list[RunResult | BaseException] = []
 

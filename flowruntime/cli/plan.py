@@ -21,7 +21,7 @@ from flowruntime.compile.plan import Plan
 Texts = Annotated[list[str] | None, Parameter(negative="")]
 
 
-def plan(  # noqa: PLR0913 - one keyword per option
+def plan(
     file: str,
     /,
     *,

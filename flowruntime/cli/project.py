@@ -138,6 +138,6 @@ def _imported(name: str, where: str) -> ModuleType:
     except Exception as fault:
         kind = "" if isinstance(fault, ImportError) else f"{type(fault).__name__}: "
         raise UsageError(
-            f"{where}: node module {name!r} cannot be imported: {kind}{fault}; modules are looked for where they"
-            " are installed, beside flow.toml, and in the current folder"
+            f"{where}: node module {name!r} cannot be imported: {kind}{fault}; modules are looked for"
+            " where they are installed, beside flow.toml, and in the current folder"
         ) from fault

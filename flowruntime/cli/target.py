@@ -20,6 +20,7 @@ import msgspec
 from flowcore.binding import bind_params
 from flowcore.errors import ValidationFailedError
 from flowcore.findings import did_you_mean, shown
+from flowcore.ids import NodeId
 from flowcore.plain import from_plain
 from flowcore.settings import Settings
 from flowcore.workflow import Workflow
@@ -52,7 +53,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return Registry(self.modules)
 
 
-def load_target(  # noqa: PLR0913 - one keyword per option
+def load_target(
     file: str,
     *,
     nodes: Sequence[str] = (),
@@ -112,7 +113,8 @@ def _from_module(file: str, module_name: str, name: str) -> tuple[Workflow, Path
         raise UsageError(f"module {module_name!r} of {file!r} cannot be imported: {kind}{fault}") from fault
     place = Path(getattr(thing, "__file__", None) or ".").resolve().parent
     for part in name.split("."):
-        names = [each for each, value in vars(thing).items() if isinstance(value, Workflow)]
+        held = cast("dict[str, object]", vars(thing))
+        names = [each for each, value in held.items() if isinstance(value, Workflow)]
         if not hasattr(thing, part):
             raise UsageError(
                 f"{module_name!r} has no {part!r}; {did_you_mean(part, names) or 'it holds no workflow'}"
@@ -134,7 +136,7 @@ def _params(workflow: Workflow, given: Sequence[str]) -> dict[str, object]:
         name, text = _pair("--param", pair, "name=value")
         spec = workflow.params.get(name)
         kind = None if spec is None else spec.effective_kind
-        # The text itself where a text can be coerced; lists, mappings and values of any kind are read as JSON.
+        # The text itself where it can be coerced; lists, mappings and values of any kind are read as JSON.
         params[name] = _value(text) if kind in (None, "list", "dict") else text
     return params
 
@@ -151,7 +153,7 @@ def _overrides(workflow: Workflow, given: Sequence[str]) -> dict[str, dict[str, 
             )
         if not key or not all(key.split(".")):
             raise UsageError(f"--set {pair!r}: name a configuration field: --set {node}.field=value")
-        config = configs.setdefault(node, _copied(workflow.nodes[node].config))
+        config = configs.setdefault(node, _copied(workflow.nodes[NodeId(node)].config))
         *parents, last = key.split(".")
         for parent in parents:
             inner = config.setdefault(parent, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -10,9 +10,6 @@ from flowcore.errors import ValidationFailedError
 from flowruntime.cli.failures import USAGE, print_problems
 from flowruntime.cli.planning import planned
 from flowruntime.cli.target import load_target
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Texts = Annotated[list[str] | None, Parameter(negative="")]
 

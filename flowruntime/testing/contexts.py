@@ -50,6 +50,7 @@ class VirtualTime:
         self._elapsed_s = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = count()
+        self._moving: asyncio.AbstractEventLoop | None = None
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._elapsed_s)
@@ -66,17 +67,21 @@ class VirtualTime:
         woken: asyncio.Future[None] = loop.create_future()
         due = self._elapsed_s + max(0.0, delay.total_seconds())
         heapq.heappush(self._sleepers, (due, next(self._order), woken))
-        # Each sleeper lets one sleeper go, the earliest: whoever is ready to run does so before time moves.
-        loop.call_soon(self._wake_next)
+        if self._moving is not loop:
+            self._moving = loop
+            loop.call_soon(self._wake_next, loop)
         await woken
 
-    def _wake_next(self) -> None:
+    def _wake_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the earliest sleeper go; the next one only after that one had its turn."""
         while self._sleepers:
             due, _, woken = heapq.heappop(self._sleepers)
             if not woken.done():
                 self._elapsed_s = max(self._elapsed_s, due)
                 woken.set_result(None)
+                loop.call_soon(self._wake_next, loop)
                 return
+        self._moving = None
 
 
 class NoHttp:

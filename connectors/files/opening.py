@@ -190,7 +190,7 @@ class OpenFile:
         return block
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        if is_wide(self._layout.encoding):
+        if self._layout.encoding != "utf-8":
             return chunk
         if chunk.startswith(_WIDE_BOMS):
             raise SourceError(
@@ -198,7 +198,7 @@ class OpenFile:
                 f"{self._layout.encoding!r}; set encoding: utf-16",
                 path=self.path,
             )
-        if not chunk.startswith(_BOM) or self._layout.encoding != "utf-8":
+        if not chunk.startswith(_BOM):
             return chunk
         self._decoder.skip(len(_BOM))
         return chunk[len(_BOM) :]

@@ -72,8 +72,8 @@ class FilesSink(Sink[FilesSinkConfig, object], type="files.sink"):
         self._compression = compression_of(config.path)
         if self._compression is not None and config.mode == "append":
             raise ConfigError(
-                f"{config.path!r} would be compressed, and a crash could leave it unreadable; use mode: atomic, "
-                f"or a name without .gz or .zst",
+                f"{config.path!r} would be compressed, and a crash could leave it unreadable; use "
+                f"mode: atomic, or a name without .gz or .zst",
                 value=config.path,
             )
         is_tsv = config.path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv")

@@ -73,6 +73,7 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
     Partitions      one per file, named by its path as configured.
     Resumes         at the row after the last settled one. A file that was truncated or replaced since raises
                     PositionLostError; tail finds a rotated file again by its inode or its first bytes.
+                    Without a position tail begins with the file that bears the name, not with its rotations.
     Ends            with the files (`whole`), or when the run is stopping (`tail`).
     Holds           per open file one chunk of 256 KiB, decoded, and one unfinished row of at most
                     `max_line_bytes`.

@@ -55,7 +55,7 @@ class BlockReader(ABC):
         return None
 
     async def read(self, credit: Credit) -> Rows[Any] | None:
-        """At most `credit.rows` rows and, after the first, `credit.max_bytes`; waits for one. None: the end."""
+        """At most `credit.rows` rows, after the first `credit.max_bytes`; waits for one. None: the end."""
         if credit.rows < 1:
             raise ContractError(f"read needs credit for at least one row, got {credit!r}", credit=credit.rows)
         while self._taken >= len(self._block.values):

@@ -117,7 +117,7 @@ def _kind(field: Mapping[str, Any]) -> str:
     kind = field.get("type", "any")
     if kind == "array" and isinstance(field.get("items"), dict):
         return f"list of {_kind(field['items'])}"
-    return " | ".join(kind) if isinstance(kind, list) else str(kind)
+    return " | ".join(cast("list[str]", kind)) if isinstance(kind, list) else str(kind)
 
 
 def _short(value: object) -> str:

@@ -1,0 +1,119 @@
+"""Showing progress on standard error: a live table on a terminal, a line now and then elsewhere.
+
+Owns: when something is drawn. Does not own: the figures (progress), the closing summary (summary).
+
+Always holds: nothing is drawn after `stop`; standard output is never touched; a terminal that goes away
+ends the display, not the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from flowcore.events import Gap, StageProgress
+from flowruntime.cli.progress import HEAD, Progress
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from flowruntime.events.bus import EventBus
+
+LINE_EVERY_S: Final = 5.0
+DRAW_EVERY_S: Final = 0.5
+
+
+class _Screen(Protocol):
+    every_s: float
+
+    def draw(self, progress: Progress, elapsed_s: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class Display:
+    """Follows a bus and draws until stopped.
+
+    Args:
+        bus: whose StageProgress events are shown.
+        progress: kept up to date.
+        live: draw a table; None asks whether standard error is a terminal.
+    """
+
+    def __init__(self, bus: EventBus, progress: Progress, *, live: bool | None = None) -> None:
+        self._progress = progress
+        self._started = time.monotonic()
+        self._screen: _Screen = _Table() if (sys.stderr.isatty() if live is None else live) else _Lines()
+        self._listener = bus.listen(self._see, {StageProgress}, name="progress display")
+        self._task = asyncio.create_task(self._draw(), name="flow progress display")
+
+    def _see(self, event: StageProgress | Gap) -> None:
+        if isinstance(event, StageProgress):
+            self._progress.see(event)
+
+    async def _draw(self) -> None:
+        while True:
+            await asyncio.sleep(self._screen.every_s)
+            self._screen.draw(self._progress, time.monotonic() - self._started)
+
+    async def stop(self) -> None:
+        """Draw no more, and take the table away."""
+        self._listener.close()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._screen.close()
+
+
+class _Lines:
+    every_s = LINE_EVERY_S
+
+    def draw(self, progress: Progress, elapsed_s: float) -> None:
+        print(progress.line(elapsed_s), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Table:
+    every_s = DRAW_EVERY_S
+
+    def __init__(self) -> None:
+        self._live: Live | None = None
+
+    def draw(self, progress: Progress, elapsed_s: float) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        if self._live is None:
+            # No refresh thread: the loop draws, so the figures are never read half-written.
+            self._live = Live(
+                console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False
+            )
+            self._live.start()
+        self._live.update(_rich_table(progress, elapsed_s), refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+def _rich_table(progress: Progress, elapsed_s: float) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    written = "  ".join(f"{name} {count:,}" for name, count in progress.written().items())
+    table = Table(
+        title=progress.headline(elapsed_s),
+        caption=f"written: {written}" if written else None,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=box.SIMPLE,
+    )
+    for index, name in enumerate(HEAD):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for row in progress.rows():
+        table.add_row(*row, style="red" if row[-1] not in ("-", "") else None)
+    return table

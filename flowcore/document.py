@@ -93,7 +93,7 @@ class _Reader:
         self._path: Final = path
         self._depth: Final = depth
 
-    # --- the whole ------------------------------------------------------------------------------------------
+    # --- the whole ------------------------------------------------------------------------------------
 
     def workflow(self, data: object) -> Workflow:
         fields = self._read.mapping(data, self._path, WORKFLOW_FIELDS, what="workflow field")
@@ -156,7 +156,7 @@ class _Reader:
                 )
         return spec
 
-    # --- nodes ----------------------------------------------------------------------------------------------
+    # --- nodes ----------------------------------------------------------------------------------------
 
     def _nodes(self, data: object, workflow: Workflow) -> None:
         at = (*self._path, "nodes")
@@ -253,7 +253,7 @@ class _Reader:
             return inner, {}
         return inner, {"params": self._config(fields["params"], (*at, "params"), workflow)}
 
-    # --- connections ----------------------------------------------------------------------------------------
+    # --- connections ----------------------------------------------------------------------------------
 
     def _connections(self, data: object, workflow: Workflow) -> None:
         at = (*self._path, "connections")

@@ -32,7 +32,9 @@ class FlowError(Exception):
         return self.message
 
     def facts(self) -> dict[str, object]:
-        """The error as plain data for events, dead letters and JSON output: kind, message and the public facts."""
+        """The error as plain data for events, dead letters and JSON output: kind, message and the public
+        facts.
+        """
         own = {name: _plain(fact) for name, fact in self.__dict__.items() if not name.startswith("_")}
         own.pop("message", None)
         return {"kind": type(self).__name__, "message": self.message, **own}
@@ -48,7 +50,7 @@ def describe_error(error: BaseException) -> dict[str, object]:
 def _message_of(error: BaseException) -> str:
     try:
         return str(error) or repr(error)
-    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything; the report must still be made
+    except Exception as broken:
         return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
 
 
@@ -64,13 +66,14 @@ def _plain(fact: object) -> object:
     if isinstance(fact, Mapping):
         return {str(key): _plain(value) for key, value in fact.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - facts are untyped by nature
     if isinstance(fact, list | tuple | set | frozenset):
-        return [_plain(item) for item in fact]  # pyright: ignore[reportUnknownVariableType] - as above
+        items: list[object] = list(fact)  # pyright: ignore[reportUnknownArgumentType] - as above
+        return [_plain(item) for item in items]
     if isinstance(fact, msgspec.Struct):
         return msgspec.to_builtins(fact)
     return repr(fact)
 
 
-# --- before anything runs ------------------------------------------------------------------------------------
+# --- before anything runs -----------------------------------------------------------------------------
 
 
 class BuildError(FlowError):
@@ -113,7 +116,9 @@ class ValidationFailedError(BuildError, ValueError):
 
 
 class DefinitionError(BuildError, TypeError):
-    """A node, operator, source or sink is declared in a way FlowRx cannot use (signature, annotation, options)."""
+    """A node, operator, source or sink is declared in a way FlowRx cannot use (signature, annotation,
+    options).
+    """
 
 
 class UnknownNodeTypeError(BuildError, LookupError):
@@ -165,7 +170,7 @@ class TransitionError(FlowError, ValueError):
     """A workflow state cannot follow another one."""
 
 
-# --- while a workflow runs -----------------------------------------------------------------------------------
+# --- while a workflow runs ----------------------------------------------------------------------------
 
 
 class RunError(FlowError):
@@ -209,7 +214,9 @@ class LimitExceededError(RunError, MemoryError):
 
 
 class ContractError(RunError, TypeError):
-    """A node, source, sink or operator broke its contract (wrong return value, more rows than credit, ...)."""
+    """A node, source, sink or operator broke its contract (wrong return value, more rows than credit,
+    ...).
+    """
 
 
 class CancelledRowError(RunError):
@@ -225,7 +232,9 @@ class WrongKindError(RunError, TypeError):
 
 
 class ParseError(RunError, ValueError):
-    """Text or bytes are not in the form declared: attributes `reason`, `line` and `column` (from 1) where known."""
+    """Text or bytes are not in the form declared: attributes `reason`, `line` and `column` (from 1) where
+    known.
+    """
 
 
 class ConflictError(RunError, ValueError):
@@ -283,7 +292,9 @@ class HttpTimeoutError(HttpError, TimeoutError):
 
 
 class HttpConnectionError(HttpError, ConnectionError):
-    """The server could not be reached or went away; the request may have had its effect. Attribute `reason`."""
+    """The server could not be reached or went away; the request may have had its effect. Attribute
+    `reason`.
+    """
 
     retriable = True
 

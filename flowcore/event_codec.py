@@ -226,7 +226,7 @@ def _visible(text: str) -> str:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as broken:  # noqa: BLE001 - a user's __repr__ may raise anything; the event must still be written
+    except Exception as broken:
         return f"<{type(value).__name__} whose __repr__ raised {type(broken).__name__}>"
 
 

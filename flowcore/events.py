@@ -75,7 +75,7 @@ class RowCounts(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
 
 
-# --- the workflow as a whole ------------------------------------------------------------------------------
+# --- the workflow as a whole --------------------------------------------------------------------------
 
 
 class WorkflowStarted(ExecutionEvent, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class WorkflowResumed(ExecutionEvent, frozen=True, kw_only=True):
     paused_s: float
 
 
-# --- one node ---------------------------------------------------------------------------------------------
+# --- one node -----------------------------------------------------------------------------------------
 
 
 class _NodeFact(ExecutionEvent, frozen=True, kw_only=True):
@@ -217,7 +217,7 @@ class NodeEvent(_NodeFact, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-# --- how it goes ------------------------------------------------------------------------------------------
+# --- how it goes --------------------------------------------------------------------------------------
 
 
 class StageProgress(ExecutionEvent, frozen=True, kw_only=True):

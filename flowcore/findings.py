@@ -52,7 +52,7 @@ def shown(value: object) -> str:
         return f"{value[:_SHOWN_LENGTH]!r}..."
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - a user's __repr__ (or an int of 5,000 digits) may raise anything
+    except Exception:
         return f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 

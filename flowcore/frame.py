@@ -1,11 +1,14 @@
 """What flows through a chain: frames of rows and in-band signals.
 
 Owns: `Frame`, the cover rule's data, `Failure`, the signals.
-Does not own: who is told when a row is settled (flowcore.settlement) or how frames move (flowruntime.operators).
+Does not own: who is told when a row is settled (flowcore.settlement) or how frames move
+(flowruntime.operators).
 
-Always holds, on every edge: each row of a frame as its scope opened it is covered exactly once, by the parts that
+Always holds, on every edge: each row of a frame as its scope opened it is covered exactly once, by the parts
+that
 carry its `(scope, seq)`; a covered row is there as a value or absent with a reason: dropped by default,
-else the `Failure` that is the root cause (failed, when it names the edge's own sender; skipped, when an earlier node). Rows inside one part are in ascending order.
+else the `Failure` that is the root cause (failed, when it names the edge's own sender; skipped, when an
+earlier node). Rows inside one part are in ascending order.
 """
 
 from __future__ import annotations

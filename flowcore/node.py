@@ -3,7 +3,8 @@
 Owns: turning a signature into a `NodeDefinition`, carried by the function or class as `__flow_node__`.
 Does not own: finding nodes (registry) or running them (the runtime).
 
-Always holds: a decorated function is still the plain function, to be called in a test; nothing is registered here.
+Always holds: a decorated function is still the plain function, to be called in a test; nothing is registered
+here.
 Positional parameters are input ports, keyword-only ones are configuration, a context comes by its type.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import (
     Mapping,
 )
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -43,13 +44,13 @@ from flowcore.policies import Batch, Concurrency, NodePolicies, OnError, RetryPo
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
-I = TypeVar("I")  # noqa: E741 - inputs; reads better than a longer name in Node[C, I, O]
-O = TypeVar("O")  # noqa: E741 - outputs
+I = TypeVar("I")
+O = TypeVar("O")
 
 _ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator, AsyncIterable)
 
 
-def node(  # noqa: PLR0913 - the declared surface: one keyword per policy
+def node(
     type: str,
     *,
     kind: NodeKind | None = None,
@@ -71,9 +72,11 @@ def node(  # noqa: PLR0913 - the declared surface: one keyword per policy
 
     Args:
         type: dotted name, `text.clean`.
-        kind: how rows change; read from the signature when not given: a generator is `expand`, all else `map`.
+        kind: how rows change; read from the signature when not given: a generator is `expand`, all else
+            `map`.
         offload: run a blocking function in a `thread`, a CPU-bound one in a `process`.
-        computes: the config field (Expression or Template) that is the node's result; compiled into its neighbours.
+        computes: the config field (Expression or Template) that is the node's result; compiled into its
+            neighbours.
         idempotent: calling twice with one input does no harm; retries of other errors than refusals need it.
         deterministic: equal inputs give equal outputs.
 
@@ -101,7 +104,7 @@ def node(  # noqa: PLR0913 - the declared surface: one keyword per policy
     return declare
 
 
-def _define_function(  # noqa: PLR0913 - the decorator's arguments, passed on
+def _define_function(
     function: Callable[..., Any],
     type_name: str,
     kind: NodeKind | None,
@@ -152,7 +155,7 @@ def _define_function(  # noqa: PLR0913 - the decorator's arguments, passed on
         kind=actual,
         implementation=function,
         inputs=tuple(inputs),
-        outputs=ports_of_struct(returns)
+        outputs=ports_of_struct(cast("type[msgspec.Struct]", returns))
         if structured
         else (Port(name="out", annotation=_out_type(actual, returns, batched=batched, inputs=inputs)),),
         config_type=msgspec.defstruct(
@@ -191,17 +194,21 @@ class Outputs(msgspec.Struct, kw_only=True):
 
 
 class Node(Generic[C, I, O]):
-    """A node with a life cycle or several ports: `class Geo(Node[GeoConfig, GeoIn, GeoOut], type="geo.route")`.
+    """A node with a life cycle or several ports: `class Geo(Node[GeoConfig, GeoIn, GeoOut],
+    type="geo.route")`.
 
-    `GeoConfig`, `GeoIn` and `GeoOut` are msgspec structs: one field of `GeoIn` per input port, one of `GeoOut` per
-    output port (UNSET emits nothing); any other type as `O` makes the single port `out`. One instance serves a worker:
-    `initialize` once, `shutdown` always, also after a failure. A synchronous `execute` is fused into its neighbours.
+    `GeoConfig`, `GeoIn` and `GeoOut` are msgspec structs: one field of `GeoIn` per input port, one of
+    `GeoOut` per
+    output port (UNSET emits nothing); any other type as `O` makes the single port `out`. One instance serves
+    a worker:
+    `initialize` once, `shutdown` always, also after a failure. A synchronous `execute` is fused into its
+    neighbours.
     """
 
     __flow_node__: ClassVar[NodeDefinition]
     config: C
 
-    def __init_subclass__(  # noqa: PLR0913 - as for @node
+    def __init_subclass__(
         cls,
         *,
         type: str | None = None,
@@ -247,9 +254,11 @@ class Node(Generic[C, I, O]):
 
     @classmethod
     def outputs_for(cls, config: Mapping[str, Any]) -> tuple[Port, ...]:
-        """The output ports of a node with this configuration, as written in the file; override where they differ.
+        """The output ports of a node with this configuration, as written in the file; override where they
+        differ.
 
-        Must not raise: a configuration that makes no sense is reported when it is decoded. `execute` then returns
+        Must not raise: a configuration that makes no sense is reported when it is decoded. `execute` then
+        returns
         a struct derived from `Outputs` with a field per port.
         """
         return cls.__flow_node__.outputs
@@ -293,7 +302,7 @@ def _define_class(
         kind="expand" if expands else kind,
         implementation=cls,
         inputs=ports_of_struct(in_type),
-        outputs=ports_of_struct(out_type)
+        outputs=ports_of_struct(cast("type[msgspec.Struct]", out_type))
         if structured
         else (Port(name="out", annotation=bool if kind == "filter" else out_type),),
         config_type=config_type
@@ -386,7 +395,7 @@ def _config_field(type_name: str, name: str, annotation: Any, default: Any) -> A
     if default is inspect.Parameter.empty:
         return (name, annotation)
     if isinstance(default, list | dict | set):
-        return (name, annotation, msgspec.field(default_factory=lambda: type(default)(default)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType, reportUnknownArgumentType] - a copy per config
+        return (name, annotation, msgspec.field(default_factory=lambda: type(default)(default)))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType] - a copy per config
     return (name, annotation, default)
 
 

@@ -3,8 +3,10 @@
 Owns: the `@operator` decorator. Generic over the stream type, so that flowcore needs no reactive library.
 Does not own: subscribing, settlement (flowruntime.operators).
 
-Always holds: `settles` is stated, because the engine cannot see through an operator. `on_entry`: a row is answered for
-when it enters, so nothing stronger than at-most-once can be promised. `explicit`: every Record is forwarded (changed by
+Always holds: `settles` is stated, because the engine cannot see through an operator. `on_entry`: a row is
+answered for
+when it enters, so nothing stronger than at-most-once can be promised. `explicit`: every Record is forwarded
+(changed by
 `with_value`) or answered with `drop()`.
 """
 
@@ -14,6 +16,8 @@ import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
+
+import msgspec
 
 from flowcore.definition import NodeDefinition, Port, check_type_name, resolve_annotations
 from flowcore.errors import DefinitionError
@@ -31,7 +35,8 @@ def operator(
 ) -> Callable[[F], F]:
     """Declare a function `config -> (Observable[Record] -> Observable[Record])` as a node type.
 
-    The function takes at most one parameter, its configuration struct. Subscribed once per task and per request.
+    The function takes at most one parameter, its configuration struct. Subscribed once per task and per
+    request.
 
     Args:
         type: dotted name.
@@ -58,7 +63,9 @@ def operator(
             implementation=function,
             inputs=(Port(name="value"),),
             outputs=(Port(name="out"),),
-            config_type=config_type if inspect.isclass(config_type) else None,
+            config_type=config_type
+            if inspect.isclass(config_type) and issubclass(config_type, msgspec.Struct)
+            else None,
             policies=NodePolicies(timeout=timeout),
             is_async=False,
             is_class=False,

@@ -42,7 +42,7 @@ _WORDS: Final = {
 }  # fmt: skip
 
 
-class ReferenceFault(ValueError):  # noqa: N818 - caught and noted as a finding; users never see it
+class ReferenceFault(ValueError):
     """A reference cannot be resolved; the message says why, `remedy` what to do."""
 
     def __init__(self, message: str, remedy: str) -> None:

@@ -1,9 +1,13 @@
-"""Delivery accounting: which rows are settled, and which position is safe to commit, whatever order acks arrive in.
+"""Delivery accounting: which rows are settled, and which position is safe to commit, whatever order acks
+arrive in.
 
-Owns: `Ledger`, the settlement entry of one opened frame, and `SettlementTracker`, the commit rule of one partition.
-Does not own: when to commit or how (flowruntime.flowcontrol, connectors), or what a leaf is (flowruntime.compile).
+Owns: `Ledger`, the settlement entry of one opened frame, and `SettlementTracker`, the commit rule of one
+    partition.
+Does not own: when to commit or how (flowruntime.flowcontrol, connectors), or what a leaf is
+(flowruntime.compile).
 
-Pure: no I/O, no clock, no asyncio. A row is settled when every leaf has covered it; it is settled exactly once.
+Pure: no I/O, no clock, no asyncio. A row is settled when every leaf has covered it; it is settled exactly
+    once.
 A committed position is the next row to read, not the last one read.
 """
 
@@ -37,7 +41,8 @@ class Ledger:
         self._on_settled = on_settled
 
     def cover(self, rows: Sequence[int] | None) -> None:
-        """One leaf answers for `rows` (None: all). Rows no leaf has yet to cover are settled, and reported at once.
+        """One leaf answers for `rows` (None: all). Rows no leaf has yet to cover are settled, and reported
+        at once.
 
         Raises:
             EngineError: a leaf answered for a row more often than there are leaves.
@@ -128,7 +133,7 @@ class SettlementTracker:
         """
         self._advance()
         if self._open:
-            seq, ledger = self._open[0]
+            seq, _ = self._open[0]
             row = self._partial()
             if row:
                 return seq, row - 1

@@ -73,7 +73,7 @@ class Cancelled(_State, frozen=True, tag_field="state", tag=str.lower):
 
 WorkflowState: TypeAlias = Pending | Running | Paused | Completed | Partial | Failed | Cancelled
 
-_S = TypeVar("_S", Pending, Running, Paused, Completed, Partial, Failed, Cancelled)
+_S = TypeVar("_S", bound=WorkflowState)
 
 _FOLLOWS: Final[dict[type[_State], tuple[type[_State], ...]]] = {
     Pending: (Running, Paused, Failed, Cancelled),

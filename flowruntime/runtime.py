@@ -1,6 +1,7 @@
 """FlowRuntime: the entry point. Owns the registry, the event bus, limits, warm chains and runs.
 
-Owns: validating and lowering workflows once, requests, continuous runs, streams over iterables, closing everything.
+Owns: validating and lowering workflows once, requests, continuous runs, streams over iterables, closing
+    everything.
 Does not own: what each of them does (compile, execute, events).
 
 Always holds: after `aclose` nothing of this runtime is running; a workflow is compiled once and kept warm.
@@ -59,7 +60,7 @@ class FlowRuntime:
         seed: for the jitter of backoffs; None: random.
     """
 
-    def __init__(  # noqa: PLR0913 - one keyword per setting; a settings object would only move them
+    def __init__(
         self,
         nodes: Iterable[object] = (),
         *,
@@ -109,7 +110,7 @@ class FlowRuntime:
         self._logger: Any = None
         self._closed = False
 
-    # --- life cycle ----------------------------------------------------------------------------------------------
+    # --- life cycle -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,7 +155,7 @@ class FlowRuntime:
             self._registry = Registry(self._nodes)
         return self._registry
 
-    # --- compiling -----------------------------------------------------------------------------------------------
+    # --- compiling ------------------------------------------------------------------------------------
 
     def validate(self, workflow: Workflow, *, mode: Literal["stream", "request"] = "stream") -> ResolvedGraph:
         """Check a workflow as a whole.
@@ -166,7 +167,7 @@ class FlowRuntime:
 
         return validate(workflow, self.registry, mode=mode)
 
-    # --- requests ------------------------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------------
 
     async def execute(
         self,
@@ -278,7 +279,7 @@ class FlowRuntime:
             _, chain = self._chains.pop(key)
             await chain.aclose()
 
-    # --- runs ----------------------------------------------------------------------------------------------------
+    # --- runs -----------------------------------------------------------------------------------------
 
     async def start(
         self,
@@ -376,7 +377,8 @@ class FlowRuntime:
         """Push every item through as a record of one continuous run; one outcome per item, nothing left out.
 
         Args:
-            items: records for the workflow's one source, or, without a source, what a request's inputs would be.
+            items: records for the workflow's one source, or, without a source, what a request's inputs would
+                be.
             order: `input`, or as they complete.
             replace: functions or values in the place of nodes.
             write: sinks write; else their values are part of the outcome.
@@ -391,7 +393,7 @@ class FlowRuntime:
         ):
             yield outcome
 
-    # --- services ------------------------------------------------------------------------------------------------
+    # --- services -------------------------------------------------------------------------------------
 
     def new_id(self) -> str:
         """A UUIDv7 from the runtime's clock."""
@@ -446,7 +448,8 @@ class FlowRuntime:
 
 
 def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> RunResult:
-    """Execute a workflow synchronously, in scripts and notebooks: `flowruntime.run(wf, text="my card was stolen")`.
+    """Execute a workflow synchronously, in scripts and notebooks: `flowruntime.run(wf, text="my card was
+    stolen")`.
 
     Raises:
         RuntimeError: called on a thread whose event loop is running; use `FlowRuntime.execute` there.
@@ -468,7 +471,7 @@ def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> R
     def elsewhere() -> None:
         try:
             found.append(asyncio.run(once()))
-        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+        except BaseException as error:
             found.append(error)
 
     thread = threading.Thread(target=elsewhere, name="flow run")

@@ -119,8 +119,8 @@ def _read(file: Path) -> Project:
     top = read_declared(_Top, data, (), findings)
     settings = read_declared(Settings, said, (_SETTINGS,), findings)
     findings.raise_if_any(FILE_NAME)
-    assert isinstance(top, _Top)  # noqa: S101 - no problem was found
-    assert isinstance(settings, Settings)  # noqa: S101 - the same
+    assert isinstance(top, _Top)
+    assert isinstance(settings, Settings)
     return Project(
         file=file,
         nodes=top.nodes,

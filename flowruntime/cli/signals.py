@@ -65,7 +65,7 @@ class Interrupts:
                 flush=True,
             )
             self._start(self._drain())
-        elif self.count == 2:  # noqa: PLR2004 - the second one
+        elif self.count == 2:
             print(f"flow: {number.name}: aborting", file=sys.stderr, flush=True)
             self._start(self._abort())
 

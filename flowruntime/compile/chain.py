@@ -3,7 +3,8 @@
 Owns: making an operator per stage, compiling the generated code, connecting edges to inlets.
 Does not own: driving it (flowruntime.execute).
 
-Always holds: every edge is connected before the first item; each inlet is subscribed through reactivex once; whatever
+Always holds: every edge is connected before the first item; each inlet is subscribed through reactivex once;
+whatever
 depends on the plan alone (code objects) is made once per plan.
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.frame import Opened
 from flowruntime.compile.fuse import Fused, fuse
 from flowruntime.compile.plan import Plan, Stage
+from flowruntime.flowcontrol.calls import config_of
 from flowruntime.operators.base import StageOperator
 from flowruntime.operators.batch import BatchOperator
 from flowruntime.operators.collect import CollectOperator
@@ -33,6 +35,7 @@ from flowruntime.operators.waiting import BatchingOperator, WaitingOperator
 
 if TYPE_CHECKING:
     from flowcore.policies import Order
+    from flowruntime.execute.worker import Worker
     from flowruntime.operators.kernel import Kernel
 
 
@@ -63,10 +66,10 @@ def _compiled(source: str, filename: str) -> CodeType:
 class Chain:
     """The operators of one plan, for one task or for requests."""
 
-    def __init__(self, program: Program, kernel: Kernel, *, captures: bool) -> None:
+    def __init__(self, program: Program, kernel: Kernel, worker: Worker) -> None:
         self.program = program
         self.kernel = kernel
-        self._captures = captures
+        self._worker = worker
         self._functions: dict[tuple[int, bool], Any] = {}
         self.operators: dict[int, StageOperator] = {}
         self.entries: dict[str, Edge] = {}
@@ -77,7 +80,7 @@ class Chain:
         for stage in program.plan.stages:
             self._connect(stage)
 
-    # --- making operators ----------------------------------------------------------------------------------------
+    # --- making operators -----------------------------------------------------------------------------
 
     def _operator(self, stage: Stage) -> StageOperator:
         kernel = self.kernel
@@ -102,15 +105,15 @@ class Chain:
             case "reopen":
                 return ReopenOperator(kernel, stage)
             case "operator":
-                assert stage.node is not None  # noqa: S101 - every operator stage runs a node
+                assert stage.node is not None
                 make = stage.node.node.implementation
                 takes_config = len(inspect.signature(make).parameters) == 1
                 return OpaqueOperator(kernel, stage, make(stage.node.config) if takes_config else make())
             case "sink":
-                assert stage.node is not None  # noqa: S101 - every sink stage runs a node
-                if self._captures:
+                assert stage.node is not None
+                if self._worker.captures:
                     return CaptureOperator(kernel, stage)
-                return SinkOperator(kernel, stage, kernel.worker.writers[stage.node.id])
+                return SinkOperator(kernel, stage, self._worker.writers[stage.node.id])
             case _:
                 raise AssertionError(stage.kind)
 
@@ -119,32 +122,32 @@ class Chain:
         namespace: dict[str, Any] = dict(fused.constants)
         for index, name in fused.call_names.items():
             call = fused.steps[index].call
-            assert call is not None  # noqa: S101 - only calls have names
+            assert call is not None
             if call.node.role == "source":
                 continue
-            instance = self.kernel.worker.instances[call.node.id]
+            instance = self._worker.instances[call.node.id]
             namespace[name] = instance.execute if call.node.node.is_class else instance
-        exec(code, namespace)  # noqa: S102 - our own generated source, no text of the user's
+        exec(code, namespace)
         return next(
             value for name, value in namespace.items() if name.startswith("stage_") and callable(value)
         )
 
     def _waiting(self, stage: Stage) -> StageOperator:
         kernel, node = self.kernel, stage.node
-        assert node is not None  # noqa: S101 - every waiting stage runs a node
+        assert node is not None
         policy = node.policies.concurrency
         order: Order = "ordered" if policy is None or policy.order is None else policy.order
         if self.program.plan.mode == "request":
             order = (
                 "unordered"  # requests never wait for each other; children are put in order where collected
             )
-        pool = kernel.worker.pools[node.id]
+        pool = self._worker.pools[node.id]
         make = BatchingOperator if node.node.batched else WaitingOperator
         return make(kernel, stage, pool, order)
 
     def _expand(self, stage: Stage) -> StageOperator:
         kernel, node = self.kernel, stage.node
-        assert node is not None  # noqa: S101 - every expand stage runs a node
+        assert node is not None
         policies = node.policies
         concurrency = policies.concurrency.max if policies.concurrency is not None else None
         return ExpandOperator(
@@ -158,11 +161,9 @@ class Chain:
     def _start(self, stage: Stage) -> Callable[[Opened, int, Any], Any]:
         """Calls an expanding node and returns its iterator."""
         kernel, node = self.kernel, stage.node
-        assert node is not None  # noqa: S101 - as above
-        definition, instance = node.node, kernel.worker.instances[node.id]
-        keywords: dict[str, Any] = {}
-        if node.config is not None and not definition.is_class:
-            keywords = {name: getattr(node.config, name) for name in type(node.config).__struct_fields__}
+        assert node is not None
+        definition, instance = node.node, self._worker.instances[node.id]
+        keywords = config_of(node)
         names = [port.name for port in definition.inputs]
 
         def start(opened: Opened, row: int, value: Any) -> Any:
@@ -182,14 +183,14 @@ class Chain:
 
     def _reduce(self, stage: Stage) -> Callable[[list[Any]], Any]:
         node = stage.node
-        assert node is not None  # noqa: S101 - every such stage runs a node
-        function = self.kernel.worker.instances[node.id]
+        assert node is not None
+        function = self._worker.instances[node.id]
         if node.config is None:
             return function
-        keywords = {name: getattr(node.config, name) for name in type(node.config).__struct_fields__}
+        keywords = config_of(node)
         return lambda items: function(items, **keywords)
 
-    # --- connecting ----------------------------------------------------------------------------------------------
+    # --- connecting -----------------------------------------------------------------------------------
 
     def _connect(self, stage: Stage) -> None:
         depth = self.kernel.depth
@@ -215,7 +216,7 @@ class Chain:
 
     def _collect(self, stage: Stage) -> CollectOperator:
         operator = self.operators[stage.index]
-        assert isinstance(operator, CollectOperator)  # noqa: S101 - by the plan
+        assert isinstance(operator, CollectOperator)
         return operator
 
     def _subscribe(self, edge: Edge, target: Stage, slot: int) -> None:

@@ -1,8 +1,10 @@
 """Which connections can never both carry a value for one row.
 
-Owns: the guards of a node or connection (the branches that must be taken for it to have a value) and the rule that two
+Owns: the guards of a node or connection (the branches that must be taken for it to have a value) and the
+    rule that two
 connections are exclusive when they need different branches of one branch point.
-Does not own: what is done with the answer (lower: a merge that keeps the rows' identity, or one that opens a scope).
+Does not own: what is done with the answer (lower: a merge that keeps the rows' identity, or one that opens a
+scope).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Guards:
                 if port is None:
                     found = found.union(*needed)
                 else:
-                    found |= frozenset.intersection(*needed)
+                    found |= needed[0].intersection(*needed[1:])
             self._nodes[node_id] = found
 
     def of(self, connection: ResolvedConnection) -> frozenset[Guard]:

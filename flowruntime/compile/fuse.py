@@ -1,6 +1,7 @@
 """Code generation: one Python function per fused stage and frame.
 
-Owns: the source text of the lean function (streams) and of the recording one (requests, watched streams), and what the
+Owns: the source text of the lean function (streams) and of the recording one (requests, watched streams),
+    and what the
 operator needs to know of its outputs.
 Does not own: calling it, covering rows, policies (flowruntime.operators.fused).
 
@@ -13,7 +14,8 @@ Shape of a generated function:
             out0(value); ...
         return [(values0, rows0), ...], (counter, ...)
 
-Always holds: a row's exception is noted and never leaves the function; a row that later items do not need any more is
+Always holds: a row's exception is noted and never leaves the function; a row that later items do not need
+any more is
 left by `continue`, else its value becomes ABSENT (dropped) or FAILED (a failure stands behind it).
 """
 
@@ -122,7 +124,7 @@ class _Fuser:
         self._straight_steps = self._find_straight()
         self._choose_tallies()
 
-    # --- what is computed, and what needs what -------------------------------------------------------------------
+    # --- what is computed, and what needs what --------------------------------------------------------
 
     def _number_steps(self) -> None:
         wires = self._wires_by_sender()
@@ -160,7 +162,9 @@ class _Fuser:
                 self.derived.append((step, takers))
 
     def _takers(self, step: Step) -> tuple[int, ...] | None:
-        """The tallies of rows that never reach a step; None when they cannot be told apart, and it counts by itself."""
+        """The tallies of rows that never reach a step; None when they cannot be told apart, and it counts by
+        itself.
+        """
         if self._may_drop(step.index) and step.call is not None and step.call.node.role != "filter":
             return None
         found: list[int] = []
@@ -316,12 +320,12 @@ class _Fuser:
                 or step.connection.otherwise
                 or self._is_structured(step.connection)
             )
-        assert step.call is not None  # noqa: S101 - a step is one or the other
+        assert step.call is not None
         return step.call.node.role in ("source", "filter") or any(
             isinstance(argument, Coalesce | Collected) for argument in step.call.arguments
         )
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------
 
     def write(self) -> Fused:
         return Fused(
@@ -407,7 +411,7 @@ class _Fuser:
     def _direct(self, step: Step) -> list[int]:
         """Steps whose variables the step reads as required values."""
         if step.call is None:
-            assert step.connection is not None  # noqa: S101 - a step is one or the other
+            assert step.connection is not None
             sender = self.by_node.get(step.connection.from_node)
             return [] if sender is None else [sender]
         found: dict[int, None] = {}
@@ -420,7 +424,7 @@ class _Fuser:
 
     def _write_call(self, writer: Writer, step: Step, *, recording: bool) -> None:
         call = step.call
-        assert call is not None  # noqa: S101 - the caller's test
+        assert call is not None
         writer.line(f"# {call.node.id}: {call.node.definition.type}")
         guarded = self._guard(writer, step)
         with writer.indented(guarded):
@@ -454,7 +458,7 @@ class _Fuser:
         straight = self._straight(step.index)
         if call.node.role == "source":
             given = call.arguments[0]
-            assert isinstance(given, Given)  # noqa: S101 - lower gives request sources exactly this
+            assert isinstance(given, Given)
             writer.line(f"{step.variable} = v.get({given.name!r}, ABSENT)")
             completed = self._tally(step.index, "completed")
             if completed:
@@ -496,7 +500,7 @@ class _Fuser:
     def _write_filter(self, writer: Writer, step: Step, call: Call, *, leave: bool) -> None:
         """The variable holds the verdict; put the value that passes in its place."""
         dropped = self._tally(step.index, "dropped")
-        assert dropped is not None  # noqa: S101 - every filter has one
+        assert dropped is not None
         writer.line(f"if not {step.variable}:")
         with writer.indented():
             writer.line(f"{dropped.variable} += 1")
@@ -509,7 +513,7 @@ class _Fuser:
 
     def _write_wire(self, writer: Writer, step: Step) -> None:
         connection = step.connection
-        assert connection is not None  # noqa: S101 - the caller's test
+        assert connection is not None
         writer.line(f"# {connection.from_node}.{connection.from_port} -> {connection.to_node}")
         guarded = self._guard(writer, step)
         straight = self._straight(step.index)
@@ -554,7 +558,7 @@ class _Fuser:
         base = "v" if sender is None else self.steps[sender].variable
         if self._is_structured(connection):
             writer.line(f"{step.variable} = {base}.{connection.from_port}")
-            writer.line(f"if {step.variable} is at.UNSET: {step.variable} = ABSENT")
+            writer.line(f"if {step.variable} is at.unset: {step.variable} = ABSENT")
             if connection.when is None and not connection.path and not connection.otherwise:
                 return
             writer.line(f"if {step.variable} is not ABSENT:")
@@ -581,7 +585,7 @@ class _Fuser:
 
     def _condition(self, step: Step, connection: ResolvedConnection, base: str) -> str:
         when = connection.when
-        assert when is not None  # noqa: S101 - the caller's test
+        assert when is not None
         names = {"value": base, "key": "at.key(i)", "headers": "at.headers(i)", "record": "at.record(i)"}
         return when.source(names)
 
@@ -626,7 +630,7 @@ class _Fuser:
             if output.may_drop:
                 writer.line(f"row{index}(i)")
 
-    # --- values --------------------------------------------------------------------------------------------------
+    # --- values ---------------------------------------------------------------------------------------
 
     def _read(self, argument: Argument) -> str:
         if isinstance(argument, Wire):

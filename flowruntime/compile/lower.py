@@ -3,8 +3,10 @@
 Owns: which nodes are fused, where joins and merges stand, which scope each edge lives in.
 Does not own: validation of names, types and expressions (validate), code (fuse).
 
-The rule: a node whose inputs all come from one stage, and which does not wait, joins that stage; inputs from several
-stages meet in a join first; everything that waits, changes the number of rows or leaves the process is a stage of its
+The rule: a node whose inputs all come from one stage, and which does not wait, joins that stage; inputs from
+several
+stages meet in a join first; everything that waits, changes the number of rows or leaves the process is a
+stage of its
 own, followed by a fused stage for what depends on it alone. Linear in nodes and connections.
 """
 
@@ -37,7 +39,8 @@ from flowruntime.compile.plan import (
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
 
 MAX_FUSED = 256
-"""Nodes in one generated function; longer chains go on in a further stage, at the price of one call per frame."""
+"""Nodes in one generated function; longer chains go on in a further stage, at the price of one call per
+frame."""
 
 _ROWS_CHANGE = ("expand", "collect", "batch", "operator")
 _SCOPE_ENDS = ("sink", "expand", "collect", "batch", "reopen", "operator")
@@ -104,7 +107,7 @@ class _Lowering:
         self._finish()
         return Plan(self.graph, self.mode, self.stages, self.scopes, self.entries)
 
-    # --- nodes --------------------------------------------------------------------------------------------------
+    # --- nodes ----------------------------------------------------------------------------------------
 
     def _place(self, node: ResolvedNode) -> None:
         if node.role == "source":
@@ -161,7 +164,9 @@ class _Lowering:
         single = len(arguments) == 1
         stage = self._stage(f"{node.id}+", "fused", f"the stage before has {MAX_FUSED} nodes", home.scope)
         values = tuple(argument for argument, _ in arguments)
-        home.outs.append(Out(values, tuple(wire for wire, _ in controls), single=single, target=Edge(stage, 0)))
+        home.outs.append(
+            Out(values, tuple(wire for wire, _ in controls), single=single, target=Edge(stage, 0))
+        )
         items = (Item(None),) if single else tuple(Item(index) for index in range(len(arguments)))
         stage.calls.append(Call(node, items))
         self.home[node.id] = stage
@@ -222,12 +227,14 @@ class _Lowering:
             return scope.parent
         return scope
 
-    # --- inputs -------------------------------------------------------------------------------------------------
+    # --- inputs ---------------------------------------------------------------------------------------
 
     def _inputs(
         self, node: ResolvedNode
     ) -> tuple[list[tuple[Argument, tuple[Stage, ...]]], list[tuple[Wire, Stage]]] | None:
-        """Each port's argument and the stages it needs; the control wires. None: an earlier problem left a hole."""
+        """Each port's argument and the stages it needs; the control wires. None: an earlier problem left a
+        hole.
+        """
         by_port: dict[str | None, list[ResolvedConnection]] = defaultdict(list)
         for connection in self.incoming[node.id]:
             if connection.from_node not in self.home:
@@ -261,7 +268,7 @@ class _Lowering:
     def _open(self, node: ResolvedNode, port: Port) -> tuple[Argument, tuple[Stage, ...]]:
         name = f"{node.id}.{port.name}"
         if self.request is not None and (port.required or not self.incoming[node.id] or name in self.given):
-            default = [] if port.gather else port.default
+            default: Any = [] if port.gather else port.default
             return Given(name, port.required and not port.gather, default), (self.request,)
         return Const([] if port.gather else port.default), ()
 
@@ -345,7 +352,7 @@ class _Lowering:
             self._slot(stage, home, Wire(connection), 0)
         return self._root(stage, scope, None)
 
-    # --- pieces -------------------------------------------------------------------------------------------------
+    # --- pieces ---------------------------------------------------------------------------------------
 
     def _stage(
         self, name: str, kind: StageKind, reason: str, scope: Scope, node: ResolvedNode | None = None
@@ -434,7 +441,7 @@ def _is_trivial(stage: Stage) -> bool:
 def _stage_kind(node: ResolvedNode) -> tuple[StageKind, str]:
     definition = node.node
     if definition.kind in _ROWS_CHANGE:
-        kind: StageKind = definition.kind  # pyright: ignore[reportAssignmentType] - narrowed by the line above
+        kind: StageKind = definition.kind
         reasons = {
             "expand": f"{node.id!r} yields several rows for one",
             "collect": f"{node.id!r} turns the rows of one record into one list",

@@ -1,9 +1,11 @@
 """The plan: which nodes share a stage, where the boundaries are and why, and which edges join the stages.
 
-Owns: the data types of a plan; `flowruntime.compile.lower` makes them, `chain` and the code generator read them.
+Owns: the data types of a plan; `flowruntime.compile.lower` makes them, `chain` and the code generator read
+    them.
 Does not own: running anything, or the text of `flow plan` (flowruntime.compile.explain).
 
-Always holds: a non-fused stage's rows feed either plain edges or exactly one fused stage; every edge has one scope; a
+Always holds: a non-fused stage's rows feed either plain edges or exactly one fused stage; every edge has one
+scope; a
 scope's `leaves` is the number of edges on which its rows end.
 """
 
@@ -45,7 +47,7 @@ class Scope:
         return f"<Scope {self.id}>"
 
 
-# --- what a fused function computes ---------------------------------------------------------------------------
+# --- what a fused function computes -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,8 @@
 Owns: `ResolvedNode`, `ResolvedConnection`, `ResolvedGraph`, the input of planning.
 Does not own: how they are made (validate) or what becomes of them (plan).
 
-Always holds: nested workflows are inlined (inner ids are `outer/inner`); the graph is acyclic; `nodes` is in a
+Always holds: nested workflows are inlined (inner ids are `outer/inner`); the graph is acyclic; `nodes` is in
+a
 topological order that keeps the order of declaration where it can.
 """
 
@@ -30,7 +31,8 @@ class ResolvedNode:
     raw_config: dict[str, Any]
     """As written, after params and substitution; secrets unresolved."""
     policies: NodePolicies
-    """Effective: file over wf.add over @node over settings; every default filled in by the precedence rules."""
+    """Effective: file over wf.add over @node over settings; every default filled in by the precedence
+    rules."""
     key: CompiledExpression | None = None
     line: int | None = None
 
@@ -44,7 +46,7 @@ class ResolvedNode:
     @property
     def node(self) -> NodeDefinition:
         """The definition of a node that is no connector."""
-        assert isinstance(self.definition, NodeDefinition)  # noqa: S101 - callers ask `role` first
+        assert isinstance(self.definition, NodeDefinition)
         return self.definition
 
 

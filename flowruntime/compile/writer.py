@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -17,7 +17,7 @@ class Writer:
         self._lines.append("    " * self._depth + text)
 
     @contextmanager
-    def indented(self, really: bool = True) -> Iterator[None]:  # noqa: FBT001, FBT002 - reads as `with indented(guarded)`
+    def indented(self, really: bool = True) -> Generator[None]:
         """One level deeper; not at all when `really` is False, for blocks that are only sometimes nested."""
         self._depth += really
         try:

@@ -88,7 +88,7 @@ class EventBus(Delivery):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox = Inbox(thread_buffer, self._take_inbox)
 
-    # --- publishing ----------------------------------------------------------------------------------------
+    # --- publishing -----------------------------------------------------------------------------------
 
     def publish_threadsafe(self, event: ExecutionEvent) -> None:
         """Publish from any thread; the loop does it at its next turn.
@@ -126,7 +126,7 @@ class EventBus(Delivery):
         if self._pressure:
             await self._pressure.gone()
 
-    # --- subscribing ---------------------------------------------------------------------------------------
+    # --- subscribing ----------------------------------------------------------------------------------
 
     @overload
     def subscribe(
@@ -226,7 +226,7 @@ class EventBus(Delivery):
 
         return observe(listen)
 
-    # --- life ----------------------------------------------------------------------------------------------
+    # --- life -----------------------------------------------------------------------------------------
 
     def statistics(self) -> BusStatistics:
         """Its numbers and those of every living subscriber, now."""
@@ -269,7 +269,7 @@ class EventBus(Delivery):
         state = "closed" if self._closed else "active" if self.active else "idle"
         return f"<EventBus {state}, {self._seq} published, {len(self._subscribers)} subscriber(s)>"
 
-    # --- for subscribers -----------------------------------------------------------------------------------
+    # --- for subscribers ------------------------------------------------------------------------------
 
     def stalled(self, subscriber: Subscriber) -> None:
         """Make publishers wait for it in `ready`."""
@@ -279,7 +279,7 @@ class EventBus(Delivery):
         """Let publishers go on."""
         self._pressure.remove(subscriber)
 
-    # --- inside --------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------
 
     def _admit(self, subscriber: Subscriber, since: int | None, *, filtered: bool) -> None:
         if self._closed:

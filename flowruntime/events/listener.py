@@ -115,5 +115,5 @@ class Listener(Subscriber):
             return
         try:
             on_end(error)
-        except Exception as broken:  # noqa: BLE001 - user code; its raise stops here
+        except Exception as broken:
             self._owner.fell(self, "raised", f"its on_end raised {type(broken).__name__}: {broken}")

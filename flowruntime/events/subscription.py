@@ -81,7 +81,7 @@ class Subscription(Subscriber, Generic[E]):
         self._waiter: asyncio.Future[None] | None = None
         self._flushed: list[asyncio.Future[None]] = []
 
-    # --- for the bus ---------------------------------------------------------------------------------------
+    # --- for the bus ----------------------------------------------------------------------------------
 
     def replay(self, entries: Iterable[ExecutionEvent | Gap]) -> None:
         """Take in what comes first; kept beside the buffer, since the history bounds it."""
@@ -153,7 +153,7 @@ class Subscription(Subscriber, Generic[E]):
         self._flushed.append(flushed)
         await flushed
 
-    # --- for the subscriber --------------------------------------------------------------------------------
+    # --- for the subscriber ---------------------------------------------------------------------------
 
     def close(self) -> None:
         """Leave. What is buffered counts as missed; safe anywhere, any number of times."""
@@ -226,7 +226,7 @@ class Subscription(Subscriber, Generic[E]):
         counts = f"{now.delivered} delivered, {now.missed} missed"
         return f"<Subscription {now.name!r} {now.policy}, {state}, {counts}>"
 
-    # --- inside --------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------
 
     async def _next(self) -> E | Gap | None:
         while True:

@@ -1,6 +1,7 @@
 """What user code is given at run time: the contexts of nodes, batches, sources and sinks.
 
-Owns: `CallContext`, `BatchCallContext`, `ConnectorContext`. Does not own: the services behind them (`Services`).
+Owns: `CallContext`, `BatchCallContext`, `ConnectorContext`. Does not own: the services behind them
+    (`Services`).
 
 Always holds: a context is made only for code that takes one; its columns are looked up when asked for.
 """

@@ -8,21 +8,34 @@ Nothing is measured or published while nobody listens for StageProgress.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowcore.events import RowCounts, StageProgress
 from flowruntime.execute.counts import NodeCounts
 
 if TYPE_CHECKING:
-    from flowruntime.execute.run import Run
+    from flowruntime.execute.task import SourceTask
+    from flowruntime.execute.worker import Worker
 
 INTERVAL_S = 0.5
+
+
+class Watched(Protocol):
+    """A run, as far as its progress goes."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def worker(self) -> Worker: ...
+    @property
+    def tasks(self) -> Mapping[str, SourceTask]: ...
 
 
 class ProgressReporter:
     """Publishes one StageProgress per stage every half second."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Watched) -> None:
         self._run = run
         self._before: dict[str, int] = {}
         self._last = asyncio.get_running_loop().time()

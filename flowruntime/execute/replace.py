@@ -2,7 +2,8 @@
 
 Owns: making the stand-in's definition. Does not own: running it.
 
-Always holds: the stand-in has the node's ports; what it needs beyond them it declares itself (a context, a generator).
+Always holds: the stand-in has the node's ports; what it needs beyond them it declares itself (a context, a
+generator).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def replaced(graph: ResolvedGraph, replace: Mapping[str, Any]) -> ResolvedGraph:
     """The graph with functions, or constant values, in the place of some nodes.
 
     Raises:
-        DefinitionError: no node has that id, or a source or sink is named, or the parameters do not fit its ports.
+        DefinitionError: no node has that id, or a source or sink is named, or the parameters do not fit its
+            ports.
     """
     if not replace:
         return graph
@@ -49,8 +51,10 @@ def _stand_in(old: ResolvedNode, stand_in: Any) -> ResolvedNode:
     function: Callable[..., Any] = stand_in if callable(stand_in) else _constant(stand_in)
     definition = definition_of(function)
     if definition is None:
-        definition = definition_of(node(old.definition.type, kind="filter" if old.role == "filter" else None)(_copy(function)))
-    assert definition is not None  # noqa: S101 - node() has just made it
+        definition = definition_of(
+            node(old.definition.type, kind="filter" if old.role == "filter" else None)(_copy(function))
+        )
+    assert definition is not None
     ports = len(old.node.inputs)
     taken = len(definition.inputs)
     if taken != ports and stand_in is function:
@@ -69,7 +73,9 @@ def _stand_in(old: ResolvedNode, stand_in: Any) -> ResolvedNode:
         offload=None,
         computes=None,
     )
-    policies = msgspec.structs.replace(old.policies, batch=None) if old.policies.batch is not None else old.policies
+    policies = (
+        msgspec.structs.replace(old.policies, batch=None) if old.policies.batch is not None else old.policies
+    )
     return dataclasses.replace(old, definition=made, config=None, policies=policies or NodePolicies())
 
 
@@ -82,7 +88,9 @@ def _constant(value: Any) -> Callable[..., Any]:
 
 
 def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function object of its own, so that the caller's does not get a definition; ports are taken by position."""
+    """A function object of its own, so that the caller's does not get a definition; ports are taken by
+    position.
+    """
     names = [
         name
         for name, parameter in inspect.signature(function).parameters.items()
@@ -106,7 +114,7 @@ def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*values, **context)
 
         copy = stand_in
-    copy.__signature__ = inspect.signature(function).replace(  # pyright: ignore[reportFunctionMemberAccess] - read by inspect
+    copy.__signature__ = inspect.signature(function).replace(
         parameters=[
             parameter
             for name, parameter in inspect.signature(function).parameters.items()

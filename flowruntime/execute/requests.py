@@ -3,7 +3,8 @@
 Owns: `RequestChain`: executions, their deadline and cancellation, request credit.
 Does not own: caching chains (flowruntime.runtime), reading the inputs a user gave (inputs).
 
-Always holds: every execution ends exactly once, and only when nothing of it is running any more; requests never wait for
+Always holds: every execution ends exactly once, and only when nothing of it is running any more; requests
+never wait for
 each other but for request credit, first come first served.
 """
 
@@ -67,7 +68,7 @@ class RequestChain:
 
     def _chain(self) -> Chain:
         kernel = Kernel(self.program.plan, self.worker, self, recording=True, task=None)
-        return Chain(self.program, kernel, captures=self.worker.captures)
+        return Chain(self.program, kernel, self.worker)
 
     @property
     def busy(self) -> bool:
@@ -165,7 +166,7 @@ class RequestChain:
             await writer.finish()
         await self.worker.aclose()
 
-    # --- what the chain tells ------------------------------------------------------------------------------------
+    # --- what the chain tells -------------------------------------------------------------------------
 
     def settled(self, opened: Opened, rows: Sequence[int]) -> None:
         del rows
@@ -194,7 +195,7 @@ class RequestChain:
     def execution(self, opened: Opened, row: int) -> Execution:
         return opened.executions[row]
 
-    # --- ending early --------------------------------------------------------------------------------------------
+    # --- ending early ---------------------------------------------------------------------------------
 
     def _expire(self, execution: Execution, timeout: timedelta | None) -> None:
         seconds = 0.0 if timeout is None else timeout.total_seconds()
@@ -218,8 +219,10 @@ class RequestChain:
                 operator.cancel_execution(execution.opened, 0)
 
     async def _quiet(self, execution: Execution) -> None:
-        """Until nothing of a cancelled execution runs any more; the caller's further cancellations are held back."""
-        assert execution.future is not None  # noqa: S101 - made before it was pushed
+        """Until nothing of a cancelled execution runs any more; the caller's further cancellations are held
+        back.
+        """
+        assert execution.future is not None
         try:
             async with asyncio.timeout(_GATE_LIMIT_S):
                 await asyncio.shield(execution.future)
@@ -244,7 +247,7 @@ class RequestChain:
         self._ended(execution, result)
         return result
 
-    # --- results and events --------------------------------------------------------------------------------------
+    # --- results and events ---------------------------------------------------------------------------
 
     def _result(self, execution: Execution, error: BaseException | None, cancelled: str | None) -> RunResult:
         return result_of(

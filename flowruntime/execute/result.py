@@ -3,7 +3,8 @@
 Owns: `RunResult`, `NodeOutcome`, `StreamOutcome` and making them from what was recorded.
 Does not own: deciding when a run is over.
 
-Always holds: a result with a failed node is never ok; every node of the workflow has an outcome; a skipped or cancelled
+Always holds: a result with a failed node is never ok; every node of the workflow has an outcome; a skipped
+or cancelled
 one names its cause.
 """
 
@@ -54,7 +55,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     execution_id: str
     state: WorkflowState
     outputs: dict[str, dict[str, Any]] = {}
-    """By node and port; for nodes that ran several times the values in order, as a list. Empty for continuous runs."""
+    """By node and port; for nodes that ran several times the values in order, as a list. Empty for
+    continuous runs."""
     outcomes: dict[str, NodeOutcome] = {}
     errors: dict[str, list[BaseException]] = {}
     """By node, in order; at most `MAX_ERRORS` each in a continuous run, `counts` has them all."""
@@ -66,7 +68,8 @@ class RunResult(msgspec.Struct, kw_only=True):
     handled: bool = False
     """There were failures, and every one went to an error connection."""
     abandoned: int = 0
-    """Records a stop left unfinished at its deadline; nothing of them was emitted after it, nothing committed."""
+    """Records a stop left unfinished at its deadline; nothing of them was emitted after it, nothing
+    committed."""
     started_at: float = 0.0
     ended_at: float = 0.0
     cause: BaseException | None = None

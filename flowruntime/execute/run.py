@@ -3,8 +3,10 @@
 Owns: `Run`: its state, its tasks, pausing, draining, stopping, cancelling, its one terminal event and result.
 Does not own: pumping a partition (task), nodes and pools (worker), progress figures (progress).
 
-Always holds: exactly one terminal event; nothing runs after `wait` has returned; a run with a failed row is never
-completed; positions are committed only for settled rows, after the sinks that settle at the end have finished.
+Always holds: exactly one terminal event; nothing runs after `wait` has returned; a run with a failed row is
+never
+completed; positions are committed only for settled rows, after the sinks that settle at the end have
+finished.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowcore.connector import Assigned
@@ -28,7 +31,17 @@ from flowcore.events import (
     WorkflowStarted,
 )
 from flowcore.frame import Failure
-from flowcore.states import Cancelled, Completed, Failed, Partial, Paused, Pending, Running, WorkflowState, step
+from flowcore.states import (
+    Cancelled,
+    Completed,
+    Failed,
+    Partial,
+    Paused,
+    Pending,
+    Running,
+    WorkflowState,
+    step,
+)
 from flowruntime.execute.context import ConnectorContext
 from flowruntime.execute.counts import NodeCounts
 from flowruntime.execute.progress import ProgressReporter
@@ -53,11 +66,12 @@ class Run:
         programs: by source node.
         positions: for sources whose system keeps none; None: they begin where their configuration says.
         limit: stop after this many records.
-        sources: stand-ins for source instances, by node id (an iterable behind `rt.stream`, a scripted source).
+        sources: stand-ins for source instances, by node id (an iterable behind `rt.stream`, a scripted
+            source).
         on_row: told of every settled root record, with what its nodes did.
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place, by the runtime
+    def __init__(
         self,
         run_id: str,
         worker: Worker,
@@ -97,7 +111,7 @@ class Run:
         self._main: asyncio.Task[RunResult] | None = None
         self._result: RunResult | None = None
 
-    # --- starting ------------------------------------------------------------------------------------------------
+    # --- starting -------------------------------------------------------------------------------------
 
     async def start(self) -> Run:
         """Start nodes, open sinks, begin to read.
@@ -135,7 +149,7 @@ class Run:
         except asyncio.CancelledError:
             self._cancel_reason = self._cancel_reason or "the run's task was cancelled"
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it was, the run has failed and says so
+        except Exception as error:
             self._fail(error, getattr(error, "node", None))
         finally:
             await self._close([*drivers, committer, reporter])
@@ -161,7 +175,11 @@ class Run:
             for driver in done:
                 if driver.exception() is not None:
                     raise driver.exception()  # pyright: ignore[reportGeneralTypeIssues] - tested in the line above
-            if not done and self._deadline is not None and asyncio.get_running_loop().time() >= self._deadline:
+            if (
+                not done
+                and self._deadline is not None
+                and asyncio.get_running_loop().time() >= self._deadline
+            ):
                 left = sum(task.in_flight for task in self.tasks.values())
                 self._cancel_reason = f"{left} records were not finished at the deadline of the stop"
                 return
@@ -200,15 +218,16 @@ class Run:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _open(self, node: ResolvedNode, source: Any, partition: str, context: ConnectorContext) -> SourceTask:
+    async def _open(
+        self, node: ResolvedNode, source: Any, partition: str, context: ConnectorContext
+    ) -> SourceTask:
         resume: Any = None
         save: Callable[[Any], Any] | None = None
         store = self._positions
         if store is not None and source.positions == "runtime":
-            resume = await store.load(self.worker.graph.name, node.id, partition)
-
-            async def save(position: Any) -> None:
-                await store.save(self.worker.graph.name, node.id, partition, position)
+            place = (self.worker.graph.name, node.id, partition)
+            resume = await store.load(*place)
+            save = partial(store.save, *place)
 
         try:
             reader = await source.open(partition, resume, context)
@@ -257,7 +276,7 @@ class Run:
             for task in list(self.tasks.values()):
                 try:
                     await task.commit()
-                except Exception as error:  # noqa: BLE001 - a failed commit fails the run; settled rows may come again
+                except Exception as error:
                     self.crashed(error)
 
     @property
@@ -290,10 +309,10 @@ class Run:
     async def _closing(self, name: str, awaitable: Any) -> None:
         try:
             await awaitable
-        except Exception as error:  # noqa: BLE001 - the rest must be closed, too; the error is reported
+        except Exception as error:
             self.worker.services.log(f"{name}: {type(error).__name__}: {error}", "error", {"run": self.id})
 
-    # --- what tasks tell -----------------------------------------------------------------------------------------
+    # --- what tasks tell ------------------------------------------------------------------------------
 
     def row_failed(self, failure: Failure) -> None:
         self._fail(failure.error, failure.node)
@@ -331,7 +350,7 @@ class Run:
         if not self._may_read.is_set():
             await self._may_read.wait()
 
-    # --- control -------------------------------------------------------------------------------------------------
+    # --- control --------------------------------------------------------------------------------------
 
     async def pause(self, reason: str = "asked to") -> None:
         """Read nothing until `resume`; what is in flight goes on."""
@@ -339,7 +358,9 @@ class Run:
         self._go(Paused(reason))
         self._paused_at = self.worker.services.clock()
         self._may_read.clear()
-        self._publish(WorkflowPaused(workflow_id=self.worker.workflow_id, execution_id=self.id, reason=reason))
+        self._publish(
+            WorkflowPaused(workflow_id=self.worker.workflow_id, execution_id=self.id, reason=reason)
+        )
 
     async def resume(self) -> None:
         """Read again."""
@@ -348,7 +369,9 @@ class Run:
         self._may_read.set()
         self.worker.budget.wake_all()
         paused_s = self.worker.services.clock() - self._paused_at
-        self._publish(WorkflowResumed(workflow_id=self.worker.workflow_id, execution_id=self.id, paused_s=paused_s))
+        self._publish(
+            WorkflowResumed(workflow_id=self.worker.workflow_id, execution_id=self.id, paused_s=paused_s)
+        )
 
     async def drain(self) -> RunResult:
         """Read nothing more, finish what is in flight however long it takes, and end."""
@@ -356,7 +379,8 @@ class Run:
         return await self.wait()
 
     async def stop(self, drain: timedelta | None = None) -> RunResult:
-        """Drain, but for no longer than `drain` (default: the setting `drain_timeout`); then abandon the rest.
+        """Drain, but for no longer than `drain` (default: the setting `drain_timeout`); then abandon the
+        rest.
 
         Abandoned records are not committed and emit nothing any more; the result says how many there were.
         """
@@ -412,7 +436,7 @@ class Run:
     def _go(self, state: WorkflowState) -> None:
         self.state = step(self.state, state)
 
-    # --- the end -------------------------------------------------------------------------------------------------
+    # --- the end --------------------------------------------------------------------------------------
 
     def _conclude(self) -> RunResult:
         """The final state, its event, the result: once."""

@@ -1,6 +1,7 @@
 """`rt.stream`: a continuous run whose source is an iterable, with one outcome per item.
 
-Owns: the iterable as a source, turning executions into outcomes, their order, ending the run with its consumer.
+Owns: the iterable as a source, turning executions into outcomes, their order, ending the run with its
+    consumer.
 Does not own: the run.
 
 Always holds: every item taken from the iterable has exactly one outcome, unless the consumer leaves; at most
@@ -13,8 +14,16 @@ import asyncio
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -28,8 +37,30 @@ from flowruntime.execute.replace import replaced
 from flowruntime.execute.result import StreamOutcome, outputs_of, repeated_nodes
 
 if TYPE_CHECKING:
+    from flowcore.registry import NodeRegistry
     from flowruntime.execute.execution import Execution
-    from flowruntime.runtime import FlowRuntime
+    from flowruntime.execute.run import Run
+
+
+class Starter(Protocol):
+    """What a stream needs of the runtime."""
+
+    @property
+    def registry(self) -> NodeRegistry: ...
+    def validate(
+        self, workflow: Workflow, *, mode: Literal["stream", "request"] = "stream"
+    ) -> ResolvedGraph: ...
+    async def start_prepared(
+        self,
+        graph: ResolvedGraph,
+        workflow: Workflow,
+        *,
+        fresh: bool = False,
+        limit: int | None = None,
+        sources: Mapping[str, Any] | None = None,
+        captures: bool = False,
+        on_row: Callable[[Execution], None] | None = None,
+    ) -> Run: ...
 
 
 class NoConfig(msgspec.Struct, frozen=True):
@@ -73,7 +104,7 @@ class IterableReader:
     """Takes what is there without waiting; waits for at least one item."""
 
     def __init__(self, items: Iterable[Any] | AsyncIterable[Any], window: Window) -> None:
-        self._async = aiter(items) if isinstance(items, AsyncIterable) else None
+        self._async: AsyncIterator[Any] | None = aiter(items) if isinstance(items, AsyncIterable) else None
         self._sync = None if isinstance(items, AsyncIterable) else iter(items)
         self._window = window
         self._pending: asyncio.Future[Any] | None = None
@@ -89,7 +120,7 @@ class IterableReader:
 
     async def _read_async(self) -> list[Any]:
         if self._pending is None:
-            assert self._async is not None  # noqa: S101 - one of the two is set
+            assert self._async is not None
             self._pending = asyncio.ensure_future(_next(self._async))
         try:
             # A cancelled read must not lose the item that is on its way.
@@ -109,7 +140,7 @@ class IterableReader:
             self._pending.cancel()
             await asyncio.gather(self._pending, return_exceptions=True)
         if isinstance(self._async, AsyncGenerator):
-            await self._async.aclose()
+            await self._async.aclose()  # pyright: ignore[reportUnknownMemberType] - of any element type
 
 
 _ENDED = object()
@@ -123,7 +154,9 @@ async def _next(items: AsyncIterator[Any]) -> Any:
 class Outcomes:
     """Executions as they settle, turned into outcomes in the order asked for."""
 
-    def __init__(self, graph: ResolvedGraph, ends: Sequence[str], order: Literal["input", "completion"]) -> None:
+    def __init__(
+        self, graph: ResolvedGraph, ends: Sequence[str], order: Literal["input", "completion"]
+    ) -> None:
         self._graph = graph
         self._ends = ends
         self._repeated: frozenset[str] = frozenset()
@@ -186,12 +219,15 @@ class Outcomes:
         if single and self._ends[0] in execution.captures and len(execution.captures[self._ends[0]]) == 1:
             value = execution.captures[self._ends[0]][0]
         return StreamOutcome(
-            index=execution.index, value=value if values else None, error=error, dropped=not values and error is None
+            index=execution.index,
+            value=value if values else None,
+            error=error,
+            dropped=not values and error is None,
         )
 
 
-async def stream_items(  # noqa: PLR0913 - the arguments of rt.stream
-    runtime: FlowRuntime,
+async def stream_items(
+    runtime: Starter,
     workflow: Workflow,
     items: Iterable[Any] | AsyncIterable[Any],
     *,
@@ -233,7 +269,7 @@ async def stream_items(  # noqa: PLR0913 - the arguments of rt.stream
             await run.cancel("the stream's consumer has left")
 
 
-def _mode(workflow: Workflow, runtime: FlowRuntime) -> Literal["stream", "request"]:
+def _mode(workflow: Workflow, runtime: Starter) -> Literal["stream", "request"]:
     """A workflow without a source is checked as for requests: its open ports are what the items fill."""
     for spec in workflow.nodes.values():
         if spec.type == "workflow":

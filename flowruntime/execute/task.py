@@ -3,7 +3,8 @@
 Owns: `SourceTask`: reading within credit, opening root frames, settlement and commits of one partition.
 Does not own: starting, stopping and judging the run (run), the chain's stages.
 
-Always holds: a row is read only with credit and inside the redelivery window; a position is committed only when every
+Always holds: a row is read only with credit and inside the redelivery window; a position is committed only
+when every
 row before it is settled; the pump gives the loop a turn at least every 5 ms.
 """
 
@@ -51,10 +52,11 @@ class SourceTask:
         reader: opened at the committed position.
         program: lowered for this source.
         recording: outcomes of each row are kept and handed to `on_row` when it is settled.
-        save: keeps a committed position, for sources whose system does not; None: the reader's own commit is enough.
+        save: keeps a committed position, for sources whose system does not; None: the reader's own commit is
+            enough.
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place, by the run
+    def __init__(
         self,
         control: Control,
         worker: Worker,
@@ -83,7 +85,7 @@ class SourceTask:
         self._at_most_once = settings.delivery == "at_most_once"
         self._window = settings.max_redelivery or max(1_000, 4 * worker.budget.max_rows)
         self.kernel = Kernel(program.plan, worker, self, recording=recording, task=self.name)
-        self.chain = Chain(program, self.kernel, captures=worker.captures)
+        self.chain = Chain(program, self.kernel, worker)
         self._entry = self.chain.entries[node.id]
         self._scope = program.plan.entries[0].scope
         self._batches = [op for op in self.chain.operators.values() if isinstance(op, BatchOperator)]
@@ -99,7 +101,7 @@ class SourceTask:
         self._idle.set()
         self._index = 0
 
-    # --- pumping -------------------------------------------------------------------------------------------------
+    # --- pumping --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Read to the end, or until drained; return when every row is settled."""
@@ -223,7 +225,7 @@ class SourceTask:
             self._index += 1
             opened.executions[row] = execution
 
-    # --- what the chain tells ------------------------------------------------------------------------------------
+    # --- what the chain tells -------------------------------------------------------------------------
 
     def settled(self, opened: Opened, rows: Sequence[int]) -> None:
         count = len(rows)
@@ -255,7 +257,7 @@ class SourceTask:
             execution = opened.executions[row] = Execution(execution_id, self._worker.services.clock())
         return execution
 
-    # --- commits -------------------------------------------------------------------------------------------------
+    # --- commits --------------------------------------------------------------------------------------
 
     def position(self) -> Any:
         """The position to commit now; None while there is nothing new."""
@@ -291,7 +293,7 @@ class SourceTask:
                 await self._save(position)
             self._committed = position
 
-    # --- ending --------------------------------------------------------------------------------------------------
+    # --- ending ---------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Read nothing more."""

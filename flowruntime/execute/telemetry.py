@@ -1,14 +1,14 @@
 """What the engine tells the event bus of nodes, and the meters behind progress events.
 
-Owns: `RunTelemetry`: building node events only when someone listens; `StageMeter`.
+Owns: `RunTelemetry`: building node events only when someone listens.
 Does not own: delivery (flowruntime.events), spans and metrics exporters (flowruntime.telemetry).
 
-Always holds: with nobody listening a call costs an attribute test and, where a duration is recorded, one clock read.
+Always holds: with nobody listening a call costs an attribute test and, where a duration is recorded, one
+clock read.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,31 +21,11 @@ from flowcore.events import (
     StageProgress,
 )
 from flowcore.frame import Failure, Opened
+from flowruntime.execute.meter import StageMeter
 
 if TYPE_CHECKING:
     from flowruntime.events.bus import EventBus
-    from flowruntime.operators.kernel import Kernel
-
-
-class StageMeter:
-    """Rows and latencies of one stage since the last progress event; filled only while someone watches progress."""
-
-    __slots__ = ("durations", "rows")
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.durations: deque[float] = deque(maxlen=1024)
-
-    def observe(self, rows: int, duration_s: float) -> None:
-        self.rows += rows
-        self.durations.append(duration_s)
-
-    def percentile(self, share: float) -> float | None:
-        """Seconds; None when nothing was seen."""
-        if not self.durations:
-            return None
-        ordered = sorted(self.durations)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    from flowruntime.operators.host import Caller
 
 
 class RunTelemetry:
@@ -80,7 +60,7 @@ class RunTelemetry:
             found = self.meters[stage] = StageMeter()
         return found
 
-    def node_started(self, kernel: Kernel, node: str, opened: Opened, row: int) -> float:
+    def node_started(self, kernel: Caller, node: str, opened: Opened, row: int) -> float:
         """When the node began, Unix seconds; 0.0 when nobody will ask."""
         bus = self.bus
         if not bus.active:
@@ -100,7 +80,7 @@ class RunTelemetry:
 
     def node_completed(
         self,
-        kernel: Kernel,
+        kernel: Caller,
         node: str,
         opened: Opened,
         row: int,
@@ -123,7 +103,7 @@ class RunTelemetry:
                 )
             )
 
-    def node_failed(self, kernel: Kernel, node: str, opened: Opened, row: int, failure: Failure) -> None:
+    def node_failed(self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure) -> None:
         bus = self.bus
         if bus.active and bus.wants(NodeFailed):
             now = self.clock()
@@ -142,7 +122,7 @@ class RunTelemetry:
 
     def node_retrying(
         self,
-        kernel: Kernel,
+        kernel: Caller,
         node: str,
         opened: Opened,
         row: int,

@@ -3,7 +3,8 @@
 Owns: noticing, finding the node on the loop thread's stack, the log line and the event.
 Does not own: stopping it; Python cannot.
 
-Always holds: a block longer than `threshold` is logged while it lasts, once per block, and published as LoopBlocked when
+Always holds: a block longer than `threshold` is logged while it lasts, once per block, and published as
+LoopBlocked when
 the loop is free again.
 """
 
@@ -23,6 +24,10 @@ from flowcore.events import LoopBlocked
 if TYPE_CHECKING:
     from flowcore.context import LogLevel
     from flowruntime.events.bus import EventBus
+
+OTHER_CODE_S = 1.0
+"""Code that belongs to no node is named only when it blocks for this long: imports and compilation take some
+time."""
 
 Log = Callable[[str, "LogLevel", Mapping[str, object]], None]
 
@@ -92,12 +97,12 @@ class Watchdog:
             blocked_s = time.monotonic() - beat
             if blocked_s < self._threshold_s or self._found is not None:
                 continue
-            frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - the documented way to another thread's stack
+            frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
             if frame is None or self._beat != beat:
                 continue
             node = self._node_on(frame)
-            if node is None and _waits_in_selector(frame):
-                continue  # the loop sleeps: a virtual clock, or a stopped process
+            if node is None and (blocked_s < OTHER_CODE_S or _waits_in_selector(frame)):
+                continue  # an import or compilation, or the loop sleeps: a virtual clock, a stopped process
             stack = "".join(traceback.format_stack(frame))
             self._blocked_since = beat
             self._found = (node, stack)

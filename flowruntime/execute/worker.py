@@ -3,7 +3,8 @@
 Owns: node instances and their life cycle, stage pools, limits, the row budget, sink writers, contexts.
 Does not own: chains (flowruntime.compile.chain), reading sources (task), requests (requests).
 
-Always holds: `initialize` ran once for every instance that serves, `shutdown` runs for each of them, whatever happened;
+Always holds: `initialize` ran once for every instance that serves, `shutdown` runs for each of them,
+whatever happened;
 nothing is running after `aclose`.
 """
 
@@ -88,7 +89,7 @@ class Worker:
             for node_id, node in graph.nodes.items()
         }
 
-    # --- life cycle ----------------------------------------------------------------------------------------------
+    # --- life cycle -----------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Make and initialise every node, open every sink.
@@ -111,7 +112,7 @@ class Worker:
             if not self.captures:
                 await self._open_sink(node)
             return
-        assert isinstance(definition, NodeDefinition)  # noqa: S101 - neither source nor sink
+        assert isinstance(definition, NodeDefinition)
         if definition.kind == "operator":
             return
         instance: Any = definition.implementation
@@ -154,7 +155,9 @@ class Worker:
             ) from error
 
     async def aclose(self) -> None:
-        """Stop everything: pools, processes, sinks, nodes. Idempotent; errors of a shutdown are logged, not raised."""
+        """Stop everything: pools, processes, sinks, nodes. Idempotent; errors of a shutdown are logged, not
+        raised.
+        """
         pools, self.pools = self.pools, {}
         await asyncio.gather(*(pool.aclose() for pool in pools.values()))
         offloaders, self._offloaders = self._offloaders, {}
@@ -169,14 +172,14 @@ class Worker:
     async def _closing(self, node_id: str, what: str, awaitable: Any) -> None:
         try:
             await awaitable
-        except Exception as error:  # noqa: BLE001 - the others must be closed, too; the error is reported
+        except Exception as error:
             self.services.log(
                 f"node {node_id!r} failed to {what}: {type(error).__name__}: {error}",
                 "error",
                 {"node": node_id, "workflow": self.workflow_id},
             )
 
-    # --- limits --------------------------------------------------------------------------------------------------
+    # --- limits ---------------------------------------------------------------------------------------
 
     def _concurrency(self, node: ResolvedNode) -> int:
         policy = node.policies.concurrency
@@ -228,7 +231,7 @@ class Worker:
         )
         return StagePool(node.id, call, Permits(limits), node.policies, self._rng)
 
-    # --- asked by operators --------------------------------------------------------------------------------------
+    # --- asked by operators ---------------------------------------------------------------------------
 
     def stops_workflow(self, node_id: str) -> bool:
         """Whether a failed row of this node ends the run."""

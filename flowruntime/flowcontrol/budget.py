@@ -3,7 +3,8 @@
 Owns: `Budget`: charge, release, waiting for credit in turn with a floor of one row per task.
 Does not own: reading (tasks) or when a row is settled (flowcore.settlement).
 
-Always holds: a source waits while the budget is spent, but for a task with nothing in flight, which may read one row;
+Always holds: a source waits while the budget is spent, but for a task with nothing in flight, which may read
+one row;
 growth inside the chain is charged without waiting and only makes sources wait longer. Loop thread only.
 """
 

@@ -29,12 +29,11 @@ def make_call(
         instance: the function, or the Node object.
         offloader: for offloaded nodes.
         context: makes the node's context for a job; used only when the node takes one.
-        unpack: a job's value is a tuple with one value per input port. For a batch job, `value` is a list of these.
+        unpack: a job's value is a tuple with one value per input port. For a batch job, `value` is a list of
+            these.
     """
     definition = node.node
-    keywords: dict[str, Any] = {}
-    if node.config is not None and not definition.is_class:
-        keywords = {name: getattr(node.config, name) for name in type(node.config).__struct_fields__}
+    keywords = config_of(node)
     if definition.batched:
         return _batched(node, instance, offloader, context, keywords, unpack=unpack)
     if offloader is not None:
@@ -42,6 +41,14 @@ def make_call(
     if definition.is_class:
         return _of_class(node, instance, context, unpack=unpack)
     return _of_function(node, instance, context, keywords, unpack=unpack)
+
+
+def config_of(node: ResolvedNode) -> dict[str, Any]:
+    """A function node's configuration as keyword arguments."""
+    if node.config is None or node.node.is_class:
+        return {}
+    names: tuple[str, ...] = node.config.__struct_fields__
+    return {name: getattr(node.config, name) for name in names}
 
 
 def _of_function(

@@ -2,9 +2,12 @@
 
 Owns: `Offloader`, the pool of one node. Does not own: limits and retries (pool).
 
-Always holds: a process gets `module:qualname` and msgpack, never pickled objects of the user; a worker process that
-dies fails the rows it had, with a clear error, and the pool is made anew; closing waits for nothing longer than told.
-A thread cannot be interrupted: a cancelled row's answer is thrown away when it comes; until then its thread stays
+Always holds: a process gets `module:qualname` and msgpack, never pickled objects of the user; a worker
+process that
+dies fails the rows it had, with a clear error, and the pool is made anew; closing waits for nothing longer
+than told.
+A thread cannot be interrupted: a cancelled row's answer is thrown away when it comes; until then its thread
+stays
 taken, so that the number of threads bounds the work whatever is cancelled.
 """
 
@@ -102,7 +105,8 @@ class Offloader:
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        processes: list[Any] = list((getattr(executor, "_processes", None) or {}).values())
+        living: dict[int, Any] = getattr(executor, "_processes", None) or {}
+        processes = list(living.values())
         executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             with contextlib.suppress(ProcessLookupError):  # it ended by itself in the meantime
@@ -130,7 +134,7 @@ def check_importable(function: Callable[..., Any], name: str) -> None:
         )
 
 
-# --- in the worker process -----------------------------------------------------------------------------------------
+# --- in the worker process ----------------------------------------------------------------------------
 
 _found: dict[str, Callable[..., Any]] = {}
 
@@ -148,11 +152,11 @@ def call_by_name(location: str, payload: bytes) -> tuple[bool, bytes]:
     try:
         result = function(*arguments, **keywords)
         return True, msgspec.msgpack.encode(result, enc_hook=encode_extra)
-    except Exception as error:  # noqa: BLE001 - it crosses back as data and is raised there
+    except Exception as error:
         return False, msgspec.msgpack.encode(error_as_data(error), enc_hook=encode_extra)
 
 
-# --- what msgpack does not know ------------------------------------------------------------------------------------
+# --- what msgpack does not know -----------------------------------------------------------------------
 
 _ARRAY = 1
 _ERROR = 2
@@ -189,7 +193,8 @@ def error_as_data(error: BaseException) -> Any:
 
 def rebuild_error(data: Any) -> Exception:
     """The exception again: of its own class when that is a builtin or one of ours, else a RemoteError."""
-    module, qualname, message = data["$error"] if isinstance(data, dict) else data
+    parts: list[str] = data["$error"]
+    module, qualname, message = parts
     if module in ("builtins", "flowcore.errors"):
         kind = getattr(importlib.import_module(module), qualname, None)
         if isinstance(kind, type) and issubclass(kind, Exception):

@@ -3,7 +3,8 @@
 Owns: `Limit` and `Permits`, the set one stage needs.
 Does not own: who waits for work (flowruntime.flowcontrol.pool).
 
-Always holds: permits are taken all or none, synchronously, and never while waiting for another; whoever is refused is
+Always holds: permits are taken all or none, synchronously, and never while waiting for another; whoever is
+refused is
 woken, in turn, when a permit of the limit that refused comes back. Loop thread only.
 """
 
@@ -74,7 +75,9 @@ class Permits:
         self.limits = tuple(limits)
 
     def take(self, wake: Callable[[], None]) -> bool:
-        """One permit of each limit, or none; when refused, `wake` is called as soon as trying again makes sense."""
+        """One permit of each limit, or none; when refused, `wake` is called as soon as trying again makes
+        sense.
+        """
         for limit in self.limits:
             if limit.in_use >= limit.capacity:
                 limit.wait(wake)

@@ -1,10 +1,13 @@
 """The worker pool of one stage: long-lived workers, permits, retries, timeouts, cancellation.
 
 Owns: `StagePool`, shared by all chains of a worker, and `Job`, one call under way or waiting.
-Does not own: the order results leave in (flowruntime.operators.waiting), what a call does (flowruntime.flowcontrol.calls).
+Does not own: the order results leave in (flowruntime.operators.waiting), what a call does
+(flowruntime.flowcontrol.calls).
 
-Always holds: a worker takes the next job by itself, no task per row; permits are given back before a backoff; a
-cancelled job leaves the queue at once, and a running one is cancelled without ending its worker; lanes (chains,
+Always holds: a worker takes the next job by itself, no task per row; permits are given back before a
+backoff; a
+cancelled job leaves the queue at once, and a running one is cancelled without ending its worker; lanes
+(chains,
 requests) are served in turn. Loop thread only.
 """
 
@@ -105,7 +108,7 @@ class StagePool:
         self.peak = 0
         self._wake = self.pump
 
-    # --- jobs in -------------------------------------------------------------------------------------------------
+    # --- jobs in --------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
         """Queue a job; it starts now if a permit is free."""
@@ -147,7 +150,7 @@ class StagePool:
             return job
         return None
 
-    # --- workers -------------------------------------------------------------------------------------------------
+    # --- workers --------------------------------------------------------------------------------------
 
     async def _work(self, first: Job) -> None:
         job: Job | None = first
@@ -201,7 +204,7 @@ class StagePool:
                     node=self.name,
                     timeout_s=self._timeout_s,
                 )
-        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
+        except Exception as error:
             job.error = error
         self._release(job)
         if job.error is not None and not job.cancelled and self._again(job, job.error):
@@ -243,7 +246,7 @@ class StagePool:
         job.done = True
         job.lane.owner.finished(job)
 
-    # --- cancelling ----------------------------------------------------------------------------------------------
+    # --- cancelling -----------------------------------------------------------------------------------
 
     def _expire(self, job: Job) -> None:
         job.timer = None

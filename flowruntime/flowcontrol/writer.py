@@ -1,9 +1,11 @@
 """The writer of one sink: frames of all chains of a worker go out in batches, one write at a time.
 
-Owns: `SinkWriter`: gathering rows, calling `Sink.write`, covering rows once they are durable, finishing the sink.
+Owns: `SinkWriter`: gathering rows, calling `Sink.write`, covering rows once they are durable, finishing the
+    sink.
 Does not own: what a write does (connectors), when positions are committed (flowruntime.execute).
 
-Always holds: rows are covered only after `write` has returned; a row is written once; a write that raises fails its rows
+Always holds: rows are covered only after `write` has returned; a row is written once; a write that raises
+fails its rows
 and, where the policy says so, the run. Memory: references to frames that are charged elsewhere.
 """
 
@@ -89,7 +91,7 @@ class SinkWriter:
         whole: Exception | None = None
         try:
             errors = dict(await self.sink.write(batch))
-        except Exception as error:  # noqa: BLE001 - whatever a sink raises fails the rows it was given
+        except Exception as error:
             whole = error
         self.rows_written += 0 if whole is not None else len(values) - len(errors)
         start = 0

@@ -1,6 +1,7 @@
 """What a generated function may ask of the frame it is working on.
 
-Owns: `At`: notes of failed rows, columns of the row's root record, fields, contexts; recording of single nodes.
+Owns: `At`: notes of failed rows, columns of the row's root record, fields, contexts; recording of single
+    nodes.
 Does not own: what becomes of a note (flowruntime.operators.fused).
 
 One instance per fused stage, pointed at one frame at a time; a fused stage is never entered twice at once.
@@ -27,13 +28,13 @@ _NO_HEADERS: Mapping[str, object] = {}
 class At:
     """The frame at hand, as generated code sees it."""
 
-    __slots__ = ("UNSET", "_kernel", "_nodes", "_telemetry", "context", "notes", "opened")
+    __slots__ = ("_kernel", "_nodes", "_telemetry", "context", "notes", "opened", "unset")
 
     def __init__(self, kernel: Kernel, fused: Fused) -> None:
         self._kernel = kernel
         self._nodes = [step.name for step in fused.steps]
         self._telemetry = kernel.worker.telemetry
-        self.UNSET = msgspec.UNSET
+        self.unset = msgspec.UNSET
         self.opened: Opened = None  # pyright: ignore[reportAttributeAccessIssue] - set before every call
         self.notes: list[tuple[int, int, Exception]] = []
         self.context: Callable[[int, str], Any] = self._context

@@ -2,7 +2,8 @@
 
 Owns: `StageOperator`, `Inputs`. Does not own: any stage kind.
 
-Always holds: each operator covers each row exactly once on each of its edges; a stage without edges covers its rows at
+Always holds: each operator covers each row exactly once on each of its edges; a stage without edges covers
+its rows at
 the ledger, because they end there.
 """
 
@@ -40,7 +41,7 @@ class StageOperator:
             if type(item) is Frame:
                 self.rows(slot, item)
                 return
-            assert not isinstance(item, Frame)  # noqa: S101 - for the type checker: type() above does not narrow
+            assert not isinstance(item, Frame)
             passed = self.inputs.receive(slot, item)
             if passed is not None:
                 self.signal(passed)
@@ -84,7 +85,9 @@ class StageOperator:
 
 
 class Inputs:
-    """Signals of several inputs, combined: watermarks by minimum, barriers and End once all inputs have them."""
+    """Signals of several inputs, combined: watermarks by minimum, barriers and End once all inputs have
+    them.
+    """
 
     __slots__ = ("_barriers", "_ended", "_passed", "_watermarks")
 

@@ -3,7 +3,8 @@
     rows in    1 2 3 4 5 |        max_items=2
     rows out   [1 2] [3 4] [5]    the last one at the end, or when `linger` is over
 
-Emits when      `max_items` rows are there, the first has waited `linger`, the input ends, or the task has no credit left
+Emits when      `max_items` rows are there, the first has waited `linger`, the input ends, or the task has no
+                credit left
                 and nothing else in progress (else it would wait for rows that cannot come).
 Backpressures   by credit: the rows it holds are unsettled.
 Completes when  the input has ended and the last batch has left.
@@ -29,7 +30,7 @@ class BatchOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, reduce: Callable[[list[Any]], Any]) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None  # noqa: S101 - every batch stage runs a node
+        assert stage.node is not None
         self.node = stage.node
         batch = stage.node.policies.batch
         self._max_items = 100 if batch is None else batch.max_items
@@ -70,7 +71,7 @@ class BatchOperator(StageOperator):
         started = kernel.worker.telemetry.node_started(kernel, node_id, first, first_row)
         try:
             value = self._reduce([value for _, _, value in held])
-        except Exception as error:  # noqa: BLE001 - user code; it becomes the failure of every row of the batch
+        except Exception as error:
             for opened, row in members:
                 kernel.failed(node_id, opened, row, error)
             cover_all(members)

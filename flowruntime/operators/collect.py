@@ -4,7 +4,8 @@
     rows out   b:[b1]  a:[a1 a2 a3]
 
 Emits when      every child of a parent is covered here; the list is in the children's order.
-Backpressures   by itself never; a child is answered for when it arrives, its value is then the parent's charge, bounded
+Backpressures   by itself never; a child is answered for when it arrives, its value is then the parent's
+                charge, bounded
                 by `max_children`.
 Completes when  the input has ended and every family is closed.
 Fails when      never: a parent with a failed child is skipped with that cause.
@@ -39,7 +40,7 @@ class CollectOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, reduce: Callable[[list[Any]], Any]) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None  # noqa: S101 - every collect stage runs a node
+        assert stage.node is not None
         self.node = stage.node
         self._reduce = reduce
         self._baskets: dict[Family, _Basket] = {}
@@ -94,7 +95,7 @@ class CollectOperator(StageOperator):
         basket.values.sort(key=lambda item: item[:2])
         try:
             value = self._reduce([value for _, _, value in basket.values])
-        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
+        except Exception as error:
             failure = kernel.failed(node_id, family.parent, family.row, error)
             self.emit(Frame(family.parent, [], [], [family.row], {family.row: failure}))
             return

@@ -4,7 +4,8 @@
     children   a1 a2 a3     b1 |
 
 Emits when      a generator yields, in parts of at most `PART` rows, round robin over parents.
-Backpressures   by a budget of its own: while as many children as the worker's budget allows are unsettled, no generator
+Backpressures   by a budget of its own: while as many children as the worker's budget allows are unsettled,
+                no generator
                 is pulled; so one record may expand to any number in bounded memory.
 Completes when  the input has ended, every generator is exhausted and every part has left.
 Fails when      never: a generator that raises fails its row; children it had yielded go on.
@@ -54,7 +55,7 @@ class ExpandOperator(StageOperator):
         self, kernel: Kernel, stage: Stage, start: Start, *, max_children: int, concurrency: int
     ) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None  # noqa: S101 - every expand stage runs a node
+        assert stage.node is not None
         self.node = stage.node
         self.collects: list[CollectOperator] = []
         """The stages that close this scope; bound when the chain is built."""
@@ -69,7 +70,7 @@ class ExpandOperator(StageOperator):
         self._gate = Gate()
         self._room: asyncio.Event | None = None
 
-    # --- rows in -------------------------------------------------------------------------------------------------
+    # --- rows in --------------------------------------------------------------------------------------
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -101,7 +102,7 @@ class ExpandOperator(StageOperator):
             iterator = self._start(opened, row, value)
             if not isinstance(iterator, Iterator | AsyncIterator):
                 iterator = iter(iterator)
-        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
+        except Exception as error:
             self._fail(parent, error)
             return
         parent.iterator = iterator
@@ -111,7 +112,7 @@ class ExpandOperator(StageOperator):
         self._gate.signal(signal)
         self._pass_signals()
 
-    # --- children out --------------------------------------------------------------------------------------------
+    # --- children out ---------------------------------------------------------------------------------
 
     def _pull(self) -> None:
         """Pull generators in turn while there is room, for at most some milliseconds at a time."""
@@ -149,7 +150,7 @@ class ExpandOperator(StageOperator):
                     break
                 values.append(value)
                 self._check_count(parent.family, len(values))
-        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
+        except Exception as error:
             if isinstance(error, LimitExceededError) and values:
                 values.pop()
             self._note_failure(parent.family, error)
@@ -192,7 +193,9 @@ class ExpandOperator(StageOperator):
         return True
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        """The one place a pulled parent ends, however its task did, cancelled before its first step included."""
+        """The one place a pulled parent ends, however its task did, cancelled before its first step
+        included.
+        """
         parent = self._tasks.pop(task)
         if self.kernel.closed:
             return
@@ -213,7 +216,7 @@ class ExpandOperator(StageOperator):
                 await self._room.wait()
             self._emit_children(parent.family, [value])
 
-    # --- ends of families ----------------------------------------------------------------------------------------
+    # --- ends of families -----------------------------------------------------------------------------
 
     def _note_failure(self, family: Family, error: BaseException) -> None:
         family.failure = self.kernel.failed(self.node.id, family.parent, family.row, error)
@@ -254,7 +257,7 @@ class ExpandOperator(StageOperator):
         for signal in self._gate.passed():
             self.emit_signal(signal)
 
-    # --- taking down ---------------------------------------------------------------------------------------------
+    # --- taking down ----------------------------------------------------------------------------------
 
     def cancel_execution(self, root: Opened, row: int) -> None:
         """Stop pulling for one root record."""

@@ -121,7 +121,9 @@ class FusedOperator(StageOperator):
         came_in: dict[int, Failure],
         step: int | None,
     ) -> Frame[Any]:
-        """The rows that failed at one node, as error records; all others are dropped here or failed elsewhere."""
+        """The rows that failed at one node, as error records; all others are dropped here or failed
+        elsewhere.
+        """
         found: dict[int, Failure] = {}
         others: dict[int, Failure] = {}
         root = self.stage.root

@@ -1,6 +1,7 @@
 """The passing rule of signals at a stage that finishes rows out of order.
 
-Owns: `Gate`: a signal passes only when every row that came before it has left; a barrier also holds back rows that came
+Owns: `Gate`: a signal passes only when every row that came before it has left; a barrier also holds back
+    rows that came
 after it. Does not own: the rows.
 
 Pure. Holds one entry per signal that has not passed.

@@ -4,11 +4,13 @@
     edge b     . 1 3 2
     rows out   . 1 3 .        2 leaves when edge a covers it
 
-Emits when      every input has covered the row: a tuple with one value per port, or the row absent with its cause.
+Emits when      every input has covered the row: a tuple with one value per port, or the row absent with its
+                cause.
 Backpressures   by itself never: what waits here is unsettled.
 Completes when  all inputs have ended.
 Fails when      never.
-Holds           rows some input has yet to cover; the values of an outer row for as long as its children may come.
+Holds           rows some input has yet to cover; the values of an outer row for as long as its children may
+                come.
 """
 
 from __future__ import annotations
@@ -76,10 +78,12 @@ class JoinOperator(StageOperator):
             return
         self._take_rows(slot, frame)
 
-    # --- frames that come whole ----------------------------------------------------------------------------------
+    # --- frames that come whole -----------------------------------------------------------------------
 
     def _take_whole(self, slot: int, frame: Frame[Any]) -> bool:
-        """Join column by column when every input brings the whole frame with all rows; False: go row by row."""
+        """Join column by column when every input brings the whole frame with all rows; False: go row by
+        row.
+        """
         opened = frame.opened
         if opened in self._cells:
             return False
@@ -107,7 +111,7 @@ class JoinOperator(StageOperator):
             if frame is not None:
                 self._take_rows(slot, frame)
 
-    # --- row by row ----------------------------------------------------------------------------------------------
+    # --- row by row -----------------------------------------------------------------------------------
 
     def _take_rows(self, slot: int, frame: Frame[Any]) -> None:
         opened = frame.opened
@@ -157,7 +161,7 @@ class JoinOperator(StageOperator):
 
     def _tuple(self, values: list[Any]) -> tuple[Any, ...]:
         """The ports' values, defaults and gathered lists in their places."""
-        ports = [list(item) if isinstance(item, list) else item for item in self.stage.constants]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - defaults of any type
+        ports: list[Any] = [list(item) if isinstance(item, list) else item for item in self.stage.constants]  # pyright: ignore[reportUnknownArgumentType] - defaults of any type
         gathered: dict[int, list[Any]] = {}
         for slot, value in zip(self.stage.slots, values, strict=True):
             if slot.gather:
@@ -170,7 +174,7 @@ class JoinOperator(StageOperator):
             ports[port] = items
         return tuple(ports)
 
-    # --- values of outer rows ------------------------------------------------------------------------------------
+    # --- values of outer rows -------------------------------------------------------------------------
 
     def _keep(self, slot: int, frame: Frame[Any]) -> None:
         """An outer row's value has come: keep it with the row, and give it to the children that wait."""
@@ -196,7 +200,7 @@ class JoinOperator(StageOperator):
         for slot in self._outer_slots:
             outer, outer_row = opened, row
             for _ in range(self._steps_up[slot]):
-                assert outer.parents is not None  # noqa: S101 - the plan's scopes say there is one
+                assert outer.parents is not None
                 outer, outer_row = outer.parents[outer_row]
             kept = self._kept(outer, slot, outer_row)
             if kept.value is _UNKNOWN:

@@ -1,9 +1,11 @@
-"""What the operators of one chain share: opening frames, settling rows, reporting failures, telling who listens.
+"""What the operators of one chain share: opening frames, settling rows, reporting failures, telling who
+listens.
 
 Owns: `Kernel`, and `Listener`, what the chain's driver (a task, or a request chain) must answer.
 Does not own: reading, committing, policies of a run (flowruntime.execute).
 
-Always holds: settling a row never pushes rows; every failure is counted and reported once; after `close` nothing that
+Always holds: settling a row never pushes rows; every failure is counted and reported once; after `close`
+nothing that
 still comes in is worked on.
 """
 
@@ -22,7 +24,7 @@ from flowruntime.operators.edge import Depth
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Plan, Scope
     from flowruntime.execute.execution import Execution
-    from flowruntime.execute.worker import Worker
+    from flowruntime.operators.host import Host
 
 
 class Listener(Protocol):
@@ -52,7 +54,7 @@ class Kernel:
     """Shared by the operators of one chain; used on the loop thread only."""
 
     def __init__(
-        self, plan: Plan, worker: Worker, listener: Listener, *, recording: bool, task: str | None
+        self, plan: Plan, worker: Host, listener: Listener, *, recording: bool, task: str | None
     ) -> None:
         self.plan = plan
         self.worker = worker
@@ -71,7 +73,7 @@ class Kernel:
         self.in_progress = 0
         """Rows some stage is working on or holds on its own account (not for want of credit)."""
 
-    # --- scopes -------------------------------------------------------------------------------------------------
+    # --- scopes ---------------------------------------------------------------------------------------
 
     def open_root(self, scope: Scope, size: int, **columns: Any) -> Opened:
         """A frame of a source or a request, with its ledger."""
@@ -82,7 +84,9 @@ class Kernel:
     def open_child(
         self, scope: Scope, parents: Sequence[tuple[Opened, int]], child_settled: ChildSettled
     ) -> Opened:
-        """A frame of an inner scope; its rows are charged without waiting and give their credit back when settled."""
+        """A frame of an inner scope; its rows are charged without waiting and give their credit back when
+        settled.
+        """
         size = len(parents)
         opened = Opened(scope.id, self._next(scope.id), size, parents=parents)
         budget = self.worker.budget
@@ -105,7 +109,7 @@ class Kernel:
         opened: Any = ledger.owner
         self.listener.settled(opened, rows)
 
-    # --- failures -----------------------------------------------------------------------------------------------
+    # --- failures -------------------------------------------------------------------------------------
 
     def failed(
         self, node_id: str, opened: Opened, row: int, error: BaseException, attempts: int = 1
@@ -155,7 +159,7 @@ class Kernel:
         """An engine fault found by an operator."""
         self._crash(error)
 
-    # --- executions ---------------------------------------------------------------------------------------------
+    # --- executions -----------------------------------------------------------------------------------
 
     def execution_of(self, opened: Opened, row: int) -> Execution:
         """The execution of the root record a row descends from."""

@@ -5,7 +5,8 @@
     rows out   whatever it emits, as rows of a new scope
 
 Emits when      the operator emits.
-Backpressures   by credit: with `explicit`, rows not answered for are unsettled; with `on_entry` the engine cannot know.
+Backpressures   by credit: with `explicit`, rows not answered for are unsettled; with `on_entry` the engine
+                cannot know.
 Completes when  the operator completes.
 Fails when      the operator fails: the chain fails with its error, because what it held is lost.
 Holds           one entry per unanswered row.
@@ -51,7 +52,7 @@ class OpaqueOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, transform: Any) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None  # noqa: S101 - every operator stage runs a node
+        assert stage.node is not None
         self.node = stage.node
         self._explicit = stage.node.node.settles == "explicit"
         timeout = stage.node.policies.timeout
@@ -106,7 +107,7 @@ class OpaqueOperator(StageOperator):
         for observer in list(self._observers):
             observer.on_completed()
 
-    # --- what the operator does -----------------------------------------------------------------------------------
+    # --- what the operator does -----------------------------------------------------------------------
 
     def _on_next(self, item: Any) -> None:
         if self.kernel.closed:

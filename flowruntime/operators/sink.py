@@ -43,12 +43,14 @@ class SinkOperator(StageOperator):
 
 
 class CaptureOperator(StageOperator):
-    """Stands in for a sink when a request brought its own values: rows are kept in the result, nothing is written."""
+    """Stands in for a sink when a request brought its own values: rows are kept in the result, nothing is
+    written.
+    """
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
         kernel, node = self.kernel, self.stage.node
-        assert node is not None  # noqa: S101 - every sink stage runs a node
+        assert node is not None
         if kernel.closed:
             return
         for row, value in zip(frame.present, frame.values, strict=True):

@@ -7,7 +7,8 @@ Emits when      rows finish; completions of one loop turn leave as one part per 
 Backpressures   by credit: what waits here is unsettled, so the source is not given more.
 Completes when  the input has ended and the last row has left.
 Fails when      never: an exception becomes the row's failure.
-Holds           the unsettled rows, bounded by the worker's budget; for `by_key` at most `max_queued_per_key` of one key
+Holds           the unsettled rows, bounded by the worker's budget; for `by_key` at most `max_queued_per_key`
+                of one key
                 before further rows of that key fail.
 """
 
@@ -36,7 +37,7 @@ class WaitingOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None  # noqa: S101 - every waiting stage runs a node
+        assert stage.node is not None
         self.node: ResolvedNode = stage.node
         self.pool = pool
         self.lane = Lane(self)
@@ -55,7 +56,7 @@ class WaitingOperator(StageOperator):
         self._max_bytes = self.node.policies.max_output_bytes
         self._telemetry = kernel.worker.telemetry
 
-    # --- rows in -------------------------------------------------------------------------------------------------
+    # --- rows in --------------------------------------------------------------------------------------
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -95,7 +96,7 @@ class WaitingOperator(StageOperator):
         try:
             job.key = self._key_of(job)
             waiting = self._keys.get(job.key)
-        except Exception as error:  # noqa: BLE001 - a user's key expression, or an unhashable key
+        except Exception as error:
             job.error = error
             job.key = ABSENT
             self.finished(job)
@@ -121,7 +122,7 @@ class WaitingOperator(StageOperator):
         expression = self.node.key
         if expression is None:
             return None if root.keys is None else root.keys[row]
-        columns = {
+        columns: dict[str, Any] = {
             "value": job.value[0] if self.stage.unpack and job.value else job.value,
             "record": None if root.records is None else root.records[row],
             "key": None if root.keys is None else root.keys[row],
@@ -129,7 +130,7 @@ class WaitingOperator(StageOperator):
         }
         return expression(**{name: columns[name] for name in expression.names})
 
-    # --- what the pool tells -------------------------------------------------------------------------------------
+    # --- what the pool tells --------------------------------------------------------------------------
 
     def started(self, job: Job) -> None:
         if job.attempt == 1:
@@ -142,7 +143,9 @@ class WaitingOperator(StageOperator):
         )
 
     def finished(self, job: Job) -> None:
-        """A job has its result, error, or was cancelled. Reported now, emitted with others of this loop turn."""
+        """A job has its result, error, or was cancelled. Reported now, emitted with others of this loop
+        turn.
+        """
         job.done = True
         kernel = self.kernel
         if kernel.closed:
@@ -194,7 +197,7 @@ class WaitingOperator(StageOperator):
             return
         del self._keys[job.key]
 
-    # --- rows out ------------------------------------------------------------------------------------------------
+    # --- rows out -------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -252,7 +255,7 @@ class WaitingOperator(StageOperator):
                 self._flush_due = True
                 self.kernel.loop.call_soon(self._flush)
 
-    # --- taking down ---------------------------------------------------------------------------------------------
+    # --- taking down ----------------------------------------------------------------------------------
 
     def cancel_execution(self, root: Opened, row: int) -> None:
         """Take out every row that descends from one root record."""
@@ -298,12 +301,14 @@ def oversize(value: Any, most: int, node_id: str) -> LimitExceededError | None:
 
 
 class BatchingOperator(WaitingOperator):
-    """Several rows per job, up to `batch.max_items`; a lingering batch is filled for at most `batch.linger`."""
+    """Several rows per job, up to `batch.max_items`; a lingering batch is filled for at most
+    `batch.linger`.
+    """
 
     def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
         super().__init__(kernel, stage, pool, order)
         batch = self.node.policies.batch
-        assert batch is not None  # noqa: S101 - a batched node declares it
+        assert batch is not None
         self._max_items = batch.max_items
         self._linger_s = batch.linger.total_seconds()
         self._gathering: list[Job] = []
@@ -324,7 +329,9 @@ class BatchingOperator(WaitingOperator):
             self.kernel.loop.call_soon(self.release)
 
     def release(self) -> None:
-        """Send what has gathered, in batches; a short one goes on gathering while another waits for its turn."""
+        """Send what has gathered, in batches; a short one goes on gathering while another waits for its
+        turn.
+        """
         self._release_due = False
         if self._batch_lane.queued and len(self._gathering) < self._max_items and not self._closing:
             return

@@ -2,7 +2,8 @@
 
 Owns: the two rules, pure. Does not own: waiting or counting (flowruntime.flowcontrol.pool).
 
-Always holds: a wait is never longer than `max_delay`, except that a server's own `retry_after_s` is honoured in full.
+Always holds: a wait is never longer than `max_delay`, except that a server's own `retry_after_s` is honoured
+in full.
 """
 
 from __future__ import annotations

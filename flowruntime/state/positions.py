@@ -2,7 +2,8 @@
 
 Owns: the file and its one table. Does not own: what a position means (connectors), when to commit (run).
 
-Always holds: a saved position is durable when `save` returns; work is done off the loop thread, one call at a time.
+Always holds: a saved position is durable when `save` returns; work is done off the loop thread, one call at
+a time.
 """
 
 from __future__ import annotations

@@ -17,7 +17,16 @@ from urllib.parse import quote
 import msgspec
 
 from flowcore.event_codec import MAX_DEPTH
-from flowcore.events import ExecutionEvent, NodeSkipped, NodeStarted, StageProgress, WorkflowResumed
+from flowcore.events import (
+    ExecutionEvent,
+    NodeCompleted,
+    NodeSkipped,
+    NodeStarted,
+    StageProgress,
+    WorkflowCompleted,
+    WorkflowResumed,
+    WorkflowStarted,
+)
 from flowcore.values import Secret
 
 E = TypeVar("E", bound=ExecutionEvent)
@@ -35,7 +44,9 @@ SECRET_FIELDS: Final = frozenset(
 )  # fmt: skip
 """Compared in lower case, with `-` as `_`: what stands under them is masked, known or not."""
 
-_NO_TEXT = (NodeStarted, NodeSkipped, StageProgress, WorkflowResumed)
+_NO_TEXT = frozenset(
+    {NodeStarted, NodeSkipped, StageProgress, WorkflowResumed, WorkflowStarted, WorkflowCompleted}
+)
 """Kinds without a field anybody else wrote: they pass at once."""
 
 
@@ -75,7 +86,8 @@ class Redactor:
 
     def event(self, event: E) -> E:
         """A copy without secrets, or `event` itself when there is none in it; for `EventBus(scrub=...)`."""
-        if isinstance(event, _NO_TEXT):
+        kind = type(event)
+        if kind in _NO_TEXT or (kind is NodeCompleted and event.outputs is msgspec.UNSET):  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue] - the kind was tested
             return event
         return cast("E", self._struct(event, 0))
 

@@ -55,7 +55,7 @@ class OperandWriter(ABC):
     def call(self, function: str, operands: tuple[Expr, ...], scope: Scope) -> Operand:
         """The value of an operator, function or method."""
 
-    # --- operands: values under the scope's guards ----------------------------------------------------------
+    # --- operands: values under the scope's guards ----------------------------------------------------
 
     def operand(self, expr: Expr, scope: Scope) -> Operand:
         """The value of `expr`; its first mention must come next in the code."""
@@ -168,7 +168,7 @@ class OperandWriter(ABC):
         ]
         return self._fresh("{" + ", ".join(items) + "}", "any")
 
-    # --- guards ---------------------------------------------------------------------------------------------
+    # --- guards ---------------------------------------------------------------------------------------
 
     def _require(self, operand: Operand, kind: str, scope: Scope) -> None:
         """Guard that the operand is of this kind, unless that is known; mentions it first."""

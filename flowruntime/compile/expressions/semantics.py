@@ -36,7 +36,7 @@ _INT_TEXT: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DOUBLE_TEXT: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII)
 
 
-def is_clean(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 - one answer for each kind
+def is_clean(value: Any, depth: int = 0) -> bool:
     """Whether the library reads the value as it is: exact builtins, 64-bit ints, valid text, text keys."""
     kind = type_of(value)
     if kind is str:
@@ -55,7 +55,7 @@ def is_clean(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 - one answer 
     return False
 
 
-# --- equality and membership --------------------------------------------------------------------------------
+# --- equality and membership --------------------------------------------------------------------------
 
 
 def equal(left: Any, right: Any) -> Answer:
@@ -117,7 +117,7 @@ def size(value: Any) -> int | Nothing:
     return len(value) if kind is list or kind is dict or kind is bytes else NOTHING
 
 
-# --- order ---------------------------------------------------------------------------------------
+# --- order --------------------------------------------------------------------------------------------
 
 
 def comparable(left: Any, right: Any) -> bool:
@@ -134,7 +134,7 @@ def comparable(left: Any, right: Any) -> bool:
 _ORDERED: Final = frozenset({bool, int, float, str, bytes})
 
 
-# --- arithmetic ---------------------------------------------------------------------------------------------
+# --- arithmetic ---------------------------------------------------------------------------------------
 
 
 def _bounded(left: Any, right: Any, answer: int) -> int | Nothing:
@@ -194,7 +194,7 @@ def negate(value: Any) -> object:
     return -value if type_of(value) is int and -INT_MAX <= value <= INT_MAX else NOTHING
 
 
-# --- conversions: only where Python and the library agree for certain ---------------------------------------
+# --- conversions: only where Python and the library agree for certain ---------------------------------
 
 
 def to_text(value: Any) -> str | Nothing:

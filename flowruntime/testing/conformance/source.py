@@ -69,7 +69,7 @@ class SourceConformance:
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 while (rows := await opened.reader.read(Credit(rows=1000, max_bytes=40))) is not None:
-                    assert len(rows) == 1 or rows.nbytes <= 40  # noqa: PLR2004 - the credit above
+                    assert len(rows) == 1 or rows.nbytes <= 40
 
         _run(scenario())
 

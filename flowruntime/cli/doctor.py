@@ -134,7 +134,7 @@ def _plugins() -> Iterator[Check]:
                 point.load()
             except ImportError as fault:  # an extra that is not installed
                 yield Check(name=name, status="missing", found="cannot be imported", remedy=str(fault))
-            except Exception as fault:
+            except Exception as fault:  # noqa: BLE001 - somebody else's module may raise anything
                 remedy = f"{type(fault).__name__}: {fault}; install {_owner(point)} again"
                 yield Check(name=name, status="broken", found="cannot be loaded", remedy=remedy)
             else:

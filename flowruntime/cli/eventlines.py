@@ -68,7 +68,8 @@ def seconds(duration_s: float | None) -> str:
     if duration_s < _MINUTE:
         return f"{duration_s:.3g} s"
     minutes, rest = divmod(round(duration_s), 60)
-    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}m{rest:02}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
 
 
 def _detail(event: ExecutionEvent) -> str:

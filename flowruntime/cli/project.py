@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import msgspec
 
@@ -119,8 +119,7 @@ def _read(file: Path) -> Project:
     top = read_declared(_Top, data, (), findings)
     settings = read_declared(Settings, said, (_SETTINGS,), findings)
     findings.raise_if_any(FILE_NAME)
-    assert isinstance(top, _Top)
-    assert isinstance(settings, Settings)
+    top, settings = cast("_Top", top), cast("Settings", settings)  # no problem was found
     return Project(
         file=file,
         nodes=top.nodes,

@@ -50,7 +50,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     write: bool
 
 
-def run(
+def run(  # noqa: PLR0913 - one keyword per option
     file: str,
     /,
     *,

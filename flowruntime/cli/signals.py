@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_ABORTS: Final = 2
 
 
 class Interrupts:
@@ -65,7 +66,7 @@ class Interrupts:
                 flush=True,
             )
             self._start(self._drain())
-        elif self.count == 2:
+        elif self.count == _ABORTS:
             print(f"flow: {number.name}: aborting", file=sys.stderr, flush=True)
             self._start(self._abort())
 

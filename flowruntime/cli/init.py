@@ -1,0 +1,113 @@
+"""flow init: a project that runs, with a node of your own, a test of it, and a container.
+
+Owns: which files a project begins with, and where each goes.
+Does not own: their text (the folder starter).
+
+Always holds: nothing that exists is overwritten; a project is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import re
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from flowcore.ids import suggest_node_id
+from flowruntime.cli.failures import UsageError
+from flowruntime.cli.version import installed_version
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_VERSION: Final = re.compile(r"[0-9][A-Za-z0-9.+!-]*")
+_UNRELEASED: Final = "0"
+
+_FILES: Final = {
+    "workflow.yaml.txt": "%%PACKAGE%%.yaml",
+    "nodes.py.txt": "%%PACKAGE%%/nodes.py",
+    "test_nodes.py.txt": "tests/test_nodes.py",
+    "flow.toml.txt": "flow.toml",
+    "orders.jsonl.txt": "data/orders.jsonl",
+    "pyproject.toml.txt": "pyproject.toml",
+    "README.md.txt": "README.md",
+    "Dockerfile.txt": "Dockerfile",
+    "gitignore.txt": ".gitignore",
+}
+
+
+def init(name: str, /) -> int:
+    """Make a project in a new folder NAME: a workflow, a node of your own and its test, data, a Dockerfile.
+
+    Args:
+        name: of the folder; its last part names the project.
+    """
+    target = Path(name)
+    _check(target)
+    words = {
+        "%%NAME%%": target.name,
+        "%%PACKAGE%%": _package(target.name),
+        "%%IMAGE%%": target.name.lower(),
+        "%%VERSION%%": _version(),
+    }
+    written = _write(target, words)
+    print(f"{name}: {len(written)} files")
+    print("\n".join(f"  {path}" for path in written))
+    print(f"\nnext: cd {name} && flow run {words['%%PACKAGE%%']}.yaml")
+    return 0
+
+
+def _check(target: Path) -> None:
+    name = target.name
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a project: a letter, then letters, digits, '_' or '-';"
+            f" try {suggest_node_id(name)!r}"
+        )
+    package = _package(name)
+    if keyword.iskeyword(package) or importlib.util.find_spec(package) is not None:
+        raise UsageError(f"{name!r} is taken: Python already knows {package!r}; try '{name}-flow'")
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise UsageError(
+            f"{str(target)!r} is there already; nothing was written. Give another name, or remove it"
+        )
+
+
+def _write(target: Path, words: dict[str, str]) -> list[str]:
+    """Write all files beside the target and move them there at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        building.chmod(0o755)
+        written = {_filled(place, words): source for source, place in _FILES.items()}
+        for place, source in written.items():
+            path = building / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = (files("flowruntime.cli") / "starter" / source).read_text(encoding="utf-8")
+            path.write_text(_filled(text, words), encoding="utf-8")
+        package = building / words["%%PACKAGE%%"] / "__init__.py"
+        package.write_text(f'"""{target.name}."""\n', encoding="utf-8")
+        building.rename(target)  # replaces an empty folder, nothing else
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return sorted([*written, f"{words['%%PACKAGE%%']}/__init__.py"])
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    for mark, word in words.items():
+        text = text.replace(mark, word)
+    return text
+
+
+def _package(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _version() -> str:
+    version = installed_version()
+    return version if _VERSION.fullmatch(version) else _UNRELEASED

@@ -119,6 +119,11 @@ class NodeContext(CommonContext, Protocol):
         ...
 
     @property
+    def mode(self) -> Literal["request", "stream"]:
+        """Whether the row belongs to a request or to a continuous run."""
+        ...
+
+    @property
     def state(self) -> NodeState: ...
 
     @property

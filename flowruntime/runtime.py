@@ -428,6 +428,11 @@ class FlowRuntime:
         )
 
     def _watch(self, graph: ResolvedGraph) -> None:
+        """Know whose code is whose, and load now what a node's first call would load while the loop waits."""
+        if any(node.role not in ("source", "sink") and node.node.context is not None for node in graph.nodes.values()):
+            import structlog  # noqa: F401
+        if any(node.definition.category == "http" for node in graph.nodes.values()):
+            import flowruntime.http.client  # noqa: F401
         if self._watchdog is None:
             return
         for node in graph.nodes.values():

@@ -29,8 +29,8 @@ class LimitIn(Struct, frozen=True):
 class Limit(Node[LimitConfig, LimitIn, bool], type="control.limit", kind="filter"):
     """Lets the first `rows` rows pass.
 
-    Counted as rows come by: `per: run` since the node was made, from 0 again after a restart; `per: record`
-    within one record of the source, or one request.
+    Counted as rows come by: `per: run` over a continuous run, from 0 again after a restart; `per: record` within one
+    record of the source. In a request both count within that request.
 
     Emits when      fewer than `rows` rows came before.
     Drops           the others; counted as `dropped`. The source goes on reading; `flow run --limit` ends it.
@@ -43,7 +43,7 @@ class Limit(Node[LimitConfig, LimitIn, bool], type="control.limit", kind="filter
         self._seen = 0
 
     def execute(self, inputs: LimitIn, ctx: NodeContext) -> bool:
-        if self.config.per == "run":
+        if self.config.per == "run" and ctx.mode == "stream":
             if self._seen >= self.config.rows:
                 return False
             self._seen += 1

@@ -58,13 +58,11 @@ def concurrency_of(node: ResolvedNode) -> int:
     policy = node.policies.concurrency
     if policy is not None and policy.max is not None:
         return policy.max
-    if node.node.kind == "expand":
-        return DEFAULT_EXPANDING
     if node.node.offload == "process":
         return os.cpu_count() or 1
     if node.node.offload == "thread":
         return min(_MAX_THREADS, 4 * (os.cpu_count() or 1))
-    return DEFAULT_CONCURRENCY
+    return DEFAULT_EXPANDING if node.node.kind == "expand" else DEFAULT_CONCURRENCY
 
 
 def order_of(node: ResolvedNode, mode: Literal["stream", "request"]) -> Order:

@@ -403,10 +403,14 @@ class _Fuser:
             return False
         failed = " or ".join(f"{variable} is FAILED" for variable in unsure)
         absent = " or ".join(f"{variable} is ABSENT" for variable in unsure)
-        writer.line(f"if {failed}: {step.variable} = FAILED")
-        writer.line(f"elif {absent}: {step.variable} = ABSENT")
+        writer.line(f"if {failed}: {self._leave(step, 'FAILED')}")
+        writer.line(f"elif {absent}: {self._leave(step, 'ABSENT')}")
         writer.line("else:")
         return True
+
+    def _leave(self, step: Step, mark: str) -> str:
+        """What to do with a row a step has no value for: leave it, or go on for the sake of others."""
+        return "continue" if self._straight(step.index) else f"{step.variable} = {mark}"
 
     def _direct(self, step: Step) -> list[int]:
         """Steps whose variables the step reads as required values."""
@@ -448,9 +452,9 @@ class _Fuser:
         if not names:
             return False
         failed = " or ".join(f"any(x is FAILED for x in {name})" for name in names)
-        writer.line(f"if {failed}: {step.variable} = FAILED")
+        writer.line(f"if {failed}: {self._leave(step, 'FAILED')}")
         if needed:
-            writer.line(f"elif {' or '.join(needed)}: {step.variable} = ABSENT")
+            writer.line(f"elif {' or '.join(needed)}: {self._leave(step, 'ABSENT')}")
         writer.line("else:")
         return True
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from flowcore.definition import Port
+from flowcore.definition import ConnectorDefinition, Port
 from flowcore.errors import Problem, ValidationFailedError
+from flowcore.policies import NodePolicies
 from flowruntime.compile.exclusive import Guards
 from flowruntime.compile.plan import (
     Argument,
@@ -44,6 +46,8 @@ frame."""
 
 _ROWS_CHANGE = ("expand", "collect", "batch", "operator")
 _SCOPE_ENDS = ("sink", "expand", "collect", "batch", "reopen", "operator")
+_FAILED_ROWS = ConnectorDefinition(type="flow.failed", role="source", implementation=None, config_type=None)
+"""Stands for the rows of an error port, which no declared node gives."""
 _NEEDS_SAME_ROWS = "join rows that stem from one record; for others use join.window, enrich or collect"
 
 
@@ -90,6 +94,7 @@ class _Lowering:
         for connection in graph.connections:
             if connection.from_node in self.nodes and connection.to_node in self.nodes:
                 self.incoming[connection.to_node].append(connection)
+        self.declared = {connection.index: connection for connection in graph.connections}
         self.guards = Guards(graph)
         self.request: Stage | None = None
 
@@ -184,7 +189,7 @@ class _Lowering:
 
     def _place_sink(self, node: ResolvedNode) -> None:
         stage = self._stage(node.id, "sink", "rows leave here", self.scopes[0], node=node)
-        for connection in self.incoming[node.id]:
+        for connection in self._incoming(node):
             home = self.home.get(connection.from_node)
             if home is None:
                 continue
@@ -236,7 +241,7 @@ class _Lowering:
         hole.
         """
         by_port: dict[str | None, list[ResolvedConnection]] = defaultdict(list)
-        for connection in self.incoming[node.id]:
+        for connection in self._incoming(node):
             if connection.from_node not in self.home:
                 return None
             by_port[connection.to_port].append(connection)
@@ -247,6 +252,28 @@ class _Lowering:
             (Wire(connection), self.home[connection.from_node]) for connection in by_port.get(None, [])
         ]
         return arguments, controls
+
+    def _incoming(self, node: ResolvedNode) -> list[ResolvedConnection]:
+        """The connections of a node; those of an error port begin at the stage of failed rows."""
+        return [
+            self._from_failed(connection) if connection.kind == "error" else connection
+            for connection in self.incoming[node.id]
+        ]
+
+    def _from_failed(self, connection: ResolvedConnection) -> ResolvedConnection:
+        """The connection as plain data from a stage whose rows are the sender's failed ones."""
+        sender = connection.from_node
+        name = f"{sender}.error"
+        home = self.home.get(sender)
+        if home is None:
+            return connection
+        if name not in self.home:
+            stage = self._stage(name, "fused", f"rows {sender!r} failed on", home.scope)
+            stage.root = ResolvedNode(name, _FAILED_ROWS, None, {}, NodePolicies())
+            edge = Edge(stage, 0, connection)
+            home.outs.append(Out((Wire(connection),), (), single=True, target=edge))
+            self.home[name] = stage
+        return replace(connection, kind="data", from_node=name, from_port="out")
 
     def _argument(
         self, node: ResolvedNode, port: Port, connections: Sequence[ResolvedConnection]
@@ -259,7 +286,8 @@ class _Lowering:
         if len(connections) == 1:
             return Wire(connections[0]), (self.home[connections[0].from_node],)
         homes = {self.home[connection.from_node] for connection in connections}
-        exclusive = len({home.scope for home in homes}) == 1 and self.guards.exclusive(connections)
+        declared = [self.declared[connection.index] for connection in connections]
+        exclusive = len({home.scope for home in homes}) == 1 and self.guards.exclusive(declared)
         if exclusive and len(homes) == 1:
             return Coalesce(tuple(Wire(connection) for connection in connections)), (next(iter(homes)),)
         merged = self._merge(node, port, connections, exclusive=exclusive)
@@ -427,8 +455,8 @@ class _Lowering:
 
 
 def _is_trivial(stage: Stage) -> bool:
-    """A fused stage that hands its input on as it is."""
-    if stage.kind != "fused" or stage.calls:
+    """A fused stage behind another kind of stage that hands its input on as it is."""
+    if stage.kind != "fused" or stage.calls or _has_failed_rows(stage):
         return False
     structured = (
         stage.root is not None
@@ -436,6 +464,10 @@ def _is_trivial(stage: Stage) -> bool:
         and stage.root.node.structured_output
     )
     return not structured and all(out.is_plain for out in stage.outs)
+
+
+def _has_failed_rows(stage: Stage) -> bool:
+    return stage.root is not None and stage.root.definition is _FAILED_ROWS
 
 
 def _stage_kind(node: ResolvedNode) -> tuple[StageKind, str]:

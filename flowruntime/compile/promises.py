@@ -211,6 +211,6 @@ def _settles(node: ResolvedNode) -> Any:
     made = node.definition.implementation
     try:
         made = made(node.config)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a user's constructor may need what only a run has; then its class answers
         return getattr(made, "settles", "on_write")
     return getattr(made, "settles", "on_write")

@@ -145,6 +145,10 @@ class CallContext(_Common):
         return self._kernel.execution_id(self._opened, self._row) or ""
 
     @property
+    def mode(self) -> Literal["request", "stream"]:
+        return "request" if self._kernel.task is None else "stream"
+
+    @property
     def state(self) -> NodeState:
         return self._kernel.execution_of(self._opened, self._row).state
 
@@ -251,6 +255,10 @@ class SetupContext(_Common):
     @property
     def execution_id(self) -> str:
         return ""
+
+    @property
+    def mode(self) -> Literal["request", "stream"]:
+        return "stream"
 
     @property
     def state(self) -> NodeState:

@@ -165,6 +165,7 @@ class StandaloneNodeContext(_Standalone):
     ) -> None:
         super().__init__(node_id=node_id, workflow_id=workflow_id, time=time, secrets=secrets, http=http)
         self.execution_id = execution_id
+        self.mode: Literal["request", "stream"] = "stream"
         self.state = _State()
         self.attempt = attempt
         self.key = key

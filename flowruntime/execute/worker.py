@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from flowcore.definition import NodeDefinition
 from flowcore.errors import FlowError, NodeFailedError
 from flowcore.frame import Opened
 from flowcore.policies import NodePolicies
+from flowruntime.compile.bounds import budget_of, concurrency_of
 from flowruntime.compile.resolved import ResolvedGraph, ResolvedNode
 from flowruntime.execute.context import (
     BatchCallContext,
@@ -40,9 +40,6 @@ from flowruntime.flowcontrol.writer import SinkWriter
 if TYPE_CHECKING:
     from flowruntime.flowcontrol.pool import Job
     from flowruntime.operators.kernel import Kernel
-
-DEFAULT_CONCURRENCY = 64
-"""Rows a coroutine node works on at once when nobody says otherwise."""
 
 
 class Worker:
@@ -73,7 +70,7 @@ class Worker:
         self.captures = captures
         self.telemetry = RunTelemetry(services.bus, services.clock, workflow_id)
         settings = graph.settings
-        self.budget = Budget(settings.max_in_flight or derived_budget(graph), settings.max_bytes)
+        self.budget = Budget(budget_of(graph), settings.max_bytes)
         self.current: Any = None
         """The fused stage being run, for the watchdog."""
         self.instances: dict[str, Any] = {}
@@ -126,7 +123,7 @@ class Worker:
             )
         self.instances[node.id] = instance
         if definition.offload is not None:
-            workers = self._concurrency(node)
+            workers = concurrency_of(node)
             self._offloaders[node.id] = Offloader(instance, definition.offload, workers, name=node.id)
         if definition.kind in ("map", "filter", "merge") and (
             definition.is_async or definition.offload is not None
@@ -181,16 +178,6 @@ class Worker:
 
     # --- limits ---------------------------------------------------------------------------------------
 
-    def _concurrency(self, node: ResolvedNode) -> int:
-        policy = node.policies.concurrency
-        if policy is not None and policy.max is not None:
-            return policy.max
-        if node.node.offload == "process":
-            return os.cpu_count() or 1
-        if node.node.offload == "thread":
-            return min(32, 4 * (os.cpu_count() or 1))
-        return DEFAULT_CONCURRENCY
-
     def _limit(self, name: str, capacity: int) -> Limit:
         if name not in self.limits:
             self.limits[name] = Limit(name, capacity)
@@ -198,7 +185,7 @@ class Worker:
 
     def _pool(self, node: ResolvedNode, instance: Any) -> StagePool:
         settings = self.graph.settings
-        limits = [self._limit(f"node:{node.id}", self._concurrency(node))]
+        limits = [self._limit(f"node:{node.id}", concurrency_of(node))]
         node_type = node.definition.type
         if "runtime:*" in self.limits:
             limits.append(self.limits["runtime:*"])
@@ -251,18 +238,3 @@ class Worker:
             "pools": {name: pool.statistics() for name, pool in self.pools.items()},
             "sinks": {name: writer.statistics() for name, writer in self.writers.items()},
         }
-
-
-def derived_budget(graph: ResolvedGraph) -> int:
-    """Rows in flight when nobody says: two frames, and four times what the waiting stages work on at once."""
-    rows = 2 * graph.settings.max_frame
-    for node in graph.nodes.values():
-        if node.role in ("source", "sink"):
-            continue
-        policies = node.policies
-        if policies.batch is not None:
-            rows += 4 * policies.batch.max_items
-        if node.node.is_async or node.node.offload is not None:
-            most = policies.concurrency.max if policies.concurrency is not None else None
-            rows += 4 * (most or DEFAULT_CONCURRENCY)
-    return rows

@@ -174,6 +174,9 @@ class RequestChain:
         if execution.future is not None and not execution.future.done():
             execution.future.set_result(None)
 
+    def failed(self, failure: Failure) -> None:
+        """Nothing to do: the execution has it."""
+
     def stop(self, failure: Failure, opened: Opened, row: int) -> None:
         root, root_row = opened.root(row)
         execution: Execution = root.executions[root_row]

@@ -314,6 +314,12 @@ class Run:
 
     # --- what tasks tell ------------------------------------------------------------------------------
 
+    def note_failure(self, failure: Failure) -> None:
+        """Keep the first errors of each node for the result."""
+        found = self.errors.setdefault(failure.node, [])
+        if len(found) < MAX_ERRORS:
+            found.append(failure.error)
+
     def row_failed(self, failure: Failure) -> None:
         self._fail(failure.error, failure.node)
 
@@ -325,7 +331,7 @@ class Run:
             self._cause = error
             self._failed_node = node
         for task in self.tasks.values():
-            task.chain.kernel.closed = True
+            task.freeze()
         self._wake()
 
     def _wake(self) -> None:
@@ -395,7 +401,7 @@ class Run:
         if self._result is None and self._cause is None:
             self._cancel_reason = self._cancel_reason or reason
             for task in self.tasks.values():
-                task.chain.kernel.closed = True
+                task.freeze()
             self._wake()
         return await self.wait()
 
@@ -452,7 +458,9 @@ class Run:
         self._go(state)
         ended = self.worker.services.clock()
         if self._cause is not None and self._failed_node is not None:
-            self.errors.setdefault(self._failed_node, []).insert(0, self._cause)
+            found = self.errors.setdefault(self._failed_node, [])
+            if self._cause not in found:
+                found.insert(0, self._cause)
         result = RunResult(
             workflow_id=self.worker.workflow_id,
             execution_id=self.id,

@@ -36,6 +36,7 @@ class Control(Protocol):
 
     @property
     def id(self) -> str: ...
+    def note_failure(self, failure: Failure) -> None: ...
     def row_failed(self, failure: Failure) -> None: ...
     def crashed(self, error: BaseException) -> None: ...
     def take(self, rows: int) -> int: ...
@@ -95,6 +96,8 @@ class SourceTask:
         self._committed: Any = None
         self._committing = asyncio.Lock()
         self.draining = False
+        self._frozen = False
+        self._final: Any = None
         self._reading = False
         self._pump: asyncio.Task[Any] | None = None
         self._idle = asyncio.Event()
@@ -241,6 +244,9 @@ class SourceTask:
         if self.in_flight == 0:
             self._idle.set()
 
+    def failed(self, failure: Failure) -> None:
+        self._control.note_failure(failure)
+
     def stop(self, failure: Failure, opened: Opened, row: int) -> None:
         del opened, row
         self._control.row_failed(failure)
@@ -261,6 +267,9 @@ class SourceTask:
 
     def position(self) -> Any:
         """The position to commit now; None while there is nothing new."""
+        return self._final if self._frozen else self._settled_position()
+
+    def _settled_position(self) -> Any:
         prefix = self.tracker.prefix()
         if prefix is None:
             return None
@@ -294,6 +303,13 @@ class SourceTask:
             self._committed = position
 
     # --- ending ---------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Work on nothing more; what is not settled now comes again, whatever still leaves the chain."""
+        if not self._frozen:
+            self._final = self._settled_position()
+            self._frozen = True
+        self.kernel.closed = True
 
     def drain(self) -> None:
         """Read nothing more."""

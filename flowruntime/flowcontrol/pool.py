@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowcore.errors import NodeTimeoutError
+from flowcore.errors import CancelledRowError, NodeTimeoutError
 from flowcore.frame import Opened
 from flowruntime.resilience.retry import next_delay_s, should_retry
 
@@ -192,24 +192,35 @@ class StagePool:
             job.result = await self._call(job)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._closed or task is None or not (job.cancelled or job.expired):
+            asked = task is not None and task.cancelling() > 0
+            if self._closed or (asked and not (job.cancelled or job.expired)):
                 self._release(job)
                 raise
-            while task.cancelling():
-                task.uncancel()
-            if job.expired and not job.cancelled:
-                job.error = NodeTimeoutError(
-                    f"node {self.name!r} did not answer within {self._timeout_s} s (attempt {job.attempt}); raise its "
-                    "timeout, or retry",
-                    node=self.name,
-                    timeout_s=self._timeout_s,
-                )
-        except Exception as error:
+            job.error = CancelledRowError(
+                f"node {self.name!r} raised CancelledError, though nobody had cancelled its row", node=self.name
+            )
+        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
             job.error = error
+        self._judge(job)
         self._release(job)
         if job.error is not None and not job.cancelled and self._again(job, job.error):
             return
         self._finish(job)
+
+    def _judge(self, job: Job) -> None:
+        """A cancelled or expired job stays that, whatever the node made of its cancellation."""
+        if not (job.cancelled or job.expired):
+            return
+        task = asyncio.current_task()
+        while task is not None and task.cancelling():
+            task.uncancel()
+        if job.expired and not job.cancelled:
+            job.error = NodeTimeoutError(
+                f"node {self.name!r} did not answer within {self._timeout_s} s (attempt {job.attempt}); raise its "
+                "timeout, or retry",
+                node=self.name,
+                timeout_s=self._timeout_s,
+            )
 
     def _release(self, job: Job) -> None:
         if job.timer is not None:

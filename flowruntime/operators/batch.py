@@ -72,9 +72,7 @@ class BatchOperator(StageOperator):
         try:
             value = self._reduce([value for _, _, value in held])
         except Exception as error:
-            for opened, row in members:
-                kernel.failed(node_id, opened, row, error)
-            cover_all(members)
+            self._fail(members, error)
             return
         kernel.counts[node_id].completed += 1
         kernel.completed(node_id, first, first_row, value, started)
@@ -84,6 +82,22 @@ class BatchOperator(StageOperator):
             cover_all(members)
 
         self.emit(Frame(kernel.open_child(self.stage.scope, [members[0]], settled), [value]))
+
+    def _fail(self, members: Sequence[tuple[Opened, int]], error: Exception) -> None:
+        """Every row of the batch fails; the error port is given each of them."""
+        kernel, node_id = self.kernel, self.node.id
+        failures = {
+            index: kernel.failed(node_id, opened, row, error) for index, (opened, row) in enumerate(members)
+        }
+        if node_id not in kernel.handled:
+            cover_all(members)
+            return
+
+        def settled(opened: Opened, rows: Sequence[int]) -> None:
+            del opened
+            cover_all([members[row] for row in rows])
+
+        self.emit(Frame(kernel.open_child(self.stage.scope, members, settled), [], [], None, failures))
 
     @property
     def holding(self) -> bool:

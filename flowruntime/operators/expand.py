@@ -219,7 +219,16 @@ class ExpandOperator(StageOperator):
     # --- ends of families -----------------------------------------------------------------------------
 
     def _note_failure(self, family: Family, error: BaseException) -> None:
-        family.failure = self.kernel.failed(self.node.id, family.parent, family.row, error)
+        kernel = self.kernel
+        family.failure = kernel.failed(self.node.id, family.parent, family.row, error)
+        if self.node.id not in kernel.handled or kernel.closed:
+            return
+        # For the error port the failed record is one more child, absent for its own failure.
+        opened = kernel.open_child(self.stage.scope, [(family.parent, family.row)], self._child_settled)
+        opened.families = [family]
+        family.size += 1
+        self._open_children += 1
+        self.emit(Frame(opened, [], [], None, {0: family.failure}))
 
     def _fail(self, parent: _Parent, error: BaseException) -> None:
         self._note_failure(parent.family, error)

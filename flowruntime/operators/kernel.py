@@ -34,6 +34,10 @@ class Listener(Protocol):
         """Rows of a root scope are settled."""
         ...
 
+    def failed(self, failure: Failure) -> None:
+        """A row failed for good, whatever the policy says of it."""
+        ...
+
     def stop(self, failure: Failure, opened: Opened, row: int) -> None:
         """A row failed where the policy says to stop the workflow."""
         ...
@@ -106,6 +110,8 @@ class Kernel:
         return seq
 
     def _root_settled(self, ledger: Ledger, rows: Sequence[int]) -> None:
+        if self.closed:
+            return  # cut short: what leaves now was not worked on to its end, and must come again
         opened: Any = ledger.owner
         self.listener.settled(opened, rows)
 
@@ -124,6 +130,7 @@ class Kernel:
         if self.recording:
             self.execution_of(opened, row).failed(node_id, failure, handled=handled)
         self.worker.telemetry.node_failed(self, node_id, opened, row, failure)
+        self.listener.failed(failure)
         if not handled and self.worker.stops_workflow(node_id):
             self.listener.stop(failure, opened, row)
         return failure

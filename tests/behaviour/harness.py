@@ -1,0 +1,235 @@
+"""What the behaviour tests share: virtual time, scripted sources and sinks, and a few nodes.
+
+Owns: `virtual`, which runs a test on virtual time; sources and sinks whose every step a test decides.
+Does not own: expectations; those stand in the tests.
+
+Always holds: a test on virtual time never sleeps for real, and nothing it started outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import selectors
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from flowcore.connector import Assigned, Credit, Position, Reader, Revoked, Rows, Sink, Source
+from flowcore.context import SinkContext, SourceContext
+from flowcore.node import node
+from flowruntime.runtime import FlowRuntime
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never waits for a timer: the loop's time jumps there instead."""
+
+    jumped_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            found = super().select(5)
+            if not found:
+                raise AssertionError("nothing will ever happen again: the test hangs")
+            return found
+        if timeout > 0:
+            self.jumped_s += timeout
+        return super().select(0)
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.jumped_s
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on a loop whose time jumps; fails when the test leaves a task behind."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+            runner.run(_checked(test(**fixtures)))
+
+    run.__signature__ = inspect.signature(test)  # pyright: ignore[reportFunctionMemberAccess] - pytest reads it
+    del run.__wrapped__  # pyright: ignore[reportAttributeAccessIssue] - else pytest takes it for a coroutine
+    return run
+
+
+async def _checked(test: Coroutine[Any, Any, None]) -> None:
+    await test
+    assert running() == []
+
+
+def running() -> list[str]:
+    """Names of all tasks but the caller's."""
+    mine = asyncio.current_task()
+    return sorted(task.get_name() for task in asyncio.all_tasks() if task is not mine)
+
+
+def now() -> float:
+    """The loop's time, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def runtime(**options: Any) -> FlowRuntime:
+    """A runtime on the loop's time that keeps nothing on disk."""
+    loop = asyncio.get_running_loop()
+    settings: dict[str, Any] = {"clock": loop.time, "watchdog": None, "state_dir": None, "seed": 1}
+    return FlowRuntime(**(settings | options))
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """No configuration."""
+
+
+class Script(Source[Nothing, Any], type="test.script"):
+    """Rows given one read at a time; an exception among them is raised, an awaitable awaited."""
+
+    positions = "runtime"
+
+    def __init__(self, reads: Iterable[Any] = (), **partitions: Iterable[Any]) -> None:
+        super().__init__(Nothing())
+        self._reads = {"0": list(reads)} if not partitions else {k: list(v) for k, v in partitions.items()}
+        self.credits: list[int] = []
+        self.committed: dict[str, list[Any]] = {name: [] for name in self._reads}
+        self.closed: list[str] = []
+        self.shut_down = 0
+        self.handed_over = 0
+
+    async def assignments(self, ctx: SourceContext) -> AsyncIterator[Assigned | Revoked]:
+        del ctx
+        for partition in self._reads:
+            yield Assigned(partition)
+
+    async def open(self, partition: str, resume: Position | None, ctx: SourceContext) -> Reader[Any]:
+        del ctx
+        return _ScriptReader(self, partition, self._reads[partition], 0 if resume is None else resume)
+
+    async def shutdown(self) -> None:
+        self.shut_down += 1
+
+
+class _ScriptReader:
+    def __init__(self, script: Script, partition: str, steps: list[Any], start: Any) -> None:
+        self._script = script
+        self._partition = partition
+        self._steps = list(steps)
+        self._at: int = start
+        skip = self._at
+        while skip > 0 and self._steps:
+            step = self._steps[0]
+            if not isinstance(step, list):
+                self._steps.pop(0)
+            elif len(step) <= skip:  # pyright: ignore[reportUnknownArgumentType] - a test's rows
+                skip -= len(self._steps.pop(0))
+            else:
+                self._steps[0] = step[skip:]
+                skip = 0
+
+    async def read(self, credit: Credit) -> Rows[Any] | None:
+        script = self._script
+        script.credits.append(credit.rows)
+        while self._steps:
+            step = self._steps[0]
+            if isinstance(step, BaseException):
+                self._steps.pop(0)
+                raise step
+            if not isinstance(step, list):
+                await step()
+                self._steps.pop(0)
+                continue
+            values: list[Any] = step[: credit.rows]
+            self._steps[0] = step[credit.rows :]
+            if not self._steps[0]:
+                self._steps.pop(0)
+            first = self._at
+            self._at += len(values)
+            script.handed_over += len(values)
+            positions = list(range(first + 1, self._at + 1))
+            return Rows(values, next=self._at, positions=positions)
+        return None
+
+    async def commit(self, position: Position) -> None:
+        self._script.committed[self._partition].append(position)
+
+    async def close(self) -> None:
+        self._script.closed.append(self._partition)
+
+
+class Kept(Sink[Nothing, Any]):
+    """Keeps what it is given in `rows` of the class; what a write does is up to the test."""
+
+    rows: ClassVar[list[Any]]
+    log: ClassVar[list[str]]
+    behaviour: ClassVar[Callable[[Rows[Any]], Any]]
+
+    def __init__(self, config: Nothing) -> None:
+        super().__init__(config)
+
+    async def open(self, ctx: SinkContext) -> None:
+        del ctx
+        self.log.append("open")
+
+    async def write(self, batch: Rows[Any]) -> Mapping[int, Exception]:
+        errors: Any = type(self).behaviour(batch)
+        if inspect.isawaitable(errors):
+            errors = await errors
+        refused: Mapping[int, Exception] = errors or {}
+        self.rows.extend(value for index, value in enumerate(batch.values) if index not in refused)
+        return refused
+
+    async def finish(self) -> None:
+        self.log.append("finish")
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+
+def kept(
+    write: Callable[[Rows[Any]], Any] = lambda _: None,
+    *,
+    settles_: Literal["on_write", "at_end"] = "on_write",
+    name: str = "test.kept",
+) -> type[Kept]:
+    """A sink class of its own, with empty `rows` and `log`."""
+
+    class Own(Kept, Sink[Nothing, Any], type=name):
+        rows: ClassVar[list[Any]] = []
+        log: ClassVar[list[str]] = []
+        behaviour = staticmethod(write)
+        settles = settles_
+
+    return Own
+
+
+@node("test.wait")
+async def wait(seconds: float) -> float:
+    """Sleep that long."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+@node("test.same")
+def same(value: Any) -> Any:
+    """The value."""
+    return value
+
+
+@node("test.later")
+async def later(value: Any) -> Any:
+    """The value, one loop turn later."""
+    await asyncio.sleep(0)
+    return value
+
+
+@node("test.forever")
+async def forever(value: Any) -> Any:
+    """Never answers."""
+    await asyncio.Event().wait()
+    return value

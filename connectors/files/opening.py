@@ -23,6 +23,7 @@ from connectors.formats.csv_decoding import CsvDecoder, CsvDialect
 from connectors.formats.decoding import JsonLinesDecoder, LinesDecoder
 from connectors.formats.framing import Block
 from flowcore.errors import ConfigError, PositionLostError, SourceError
+from flowcore.findings import shown
 
 CHUNK_BYTES: Final = 1 << 18
 Format = Literal["jsonl", "csv", "lines"]
@@ -63,6 +64,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     max_line_bytes: int
     dialect: CsvDialect
     lossless: bool
+    origin: str | None = None
+    """The field each row gets: where it stands."""
 
     def decoder(
         self, where: str, *, offset: int = 0, line: int = 0, columns: Sequence[str] | None = None
@@ -187,6 +190,8 @@ class OpenFile:
     def _note(self, block: Block) -> Block:
         if block.values:
             self.row_end, self.line = block.ends[-1], block.lines[-1]
+        if self._layout.origin is not None:
+            add_origin(block, self.path, self._layout.origin)
         return block
 
     def _without_bom(self, chunk: bytes) -> bytes:
@@ -244,6 +249,23 @@ class OpenFile:
                 resume,
                 f"line {resume.line} had no newline when it was read and has been continued since",
             )
+
+
+def add_origin(block: Block, path: str, field: str) -> None:
+    """Put `{path, line}` into every row; one that is no object, or has the field, becomes an error row."""
+    for index, (value, line) in enumerate(zip(block.values, block.firsts, strict=True)):
+        if index in block.errors:
+            continue
+        if isinstance(value, dict) and field not in value:
+            value[field] = {"path": path, "line": line}
+            continue
+        what = f"has a field {field!r} already" if isinstance(value, dict) else "has no fields"
+        block.errors[index] = SourceError(
+            f"{path}:{line}: the row {what}, so origin cannot be put there; it is "
+            f"{shown(cast('object', value))}; name another field, or leave origin out",
+            path=path,
+            line=line,
+        )
 
 
 def lost(path: str, resume: FilePosition, why: str) -> PositionLostError:

@@ -55,6 +55,8 @@ class FilesSourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """CSV: `fill` gives null for cells missing at the end of a record; too many cells are always an error."""
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 16 << 20
     """A longer line (CSV: record) is an error row that holds its beginning."""
+    origin: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """A field each row gets, `{path, line}`: where it begins. The rows must be objects without that field."""
     poll: timedelta = timedelta(milliseconds=250)
     """Tail: how often to look for new lines and new files."""
     rotate_wait: timedelta = timedelta(seconds=1)
@@ -87,6 +89,12 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
         self._encoding = encoding_of(config.encoding)
         if config.poll <= timedelta(0):
             raise ConfigError(f"poll must be longer than nothing, got {config.poll!r}", value=config.poll)
+        if config.origin is not None and config.format == "lines":
+            raise ConfigError(
+                f"origin: {config.origin!r} needs rows with fields, and those of format lines are text; "
+                "leave it out",
+                value=config.origin,
+            )
 
     async def assignments(self, ctx: SourceContext) -> AsyncIterator[Assigned | Revoked]:
         """One partition per file, in order of their paths; tail goes on to look for new ones."""
@@ -156,7 +164,8 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
             encoding=self._encoding,
             max_line_bytes=config.max_line_bytes,
             dialect=dialect,
-            lossless=config.values == "lossless",
+            lossless=self.config.values == "lossless",
+            origin=config.origin,
         )
 
     # --- which files ---------------------------------------------------------------------------------------

@@ -128,12 +128,15 @@ class CsvDecoder:
         if not errors and rows:
             widths = set(map(len, rows))
             if columns is None and 0 not in widths:
-                return Block(list(rows), found.ends, found.numbers, {}, begin=begin)
+                return Block(list(rows), found.ends, found.numbers, {}, begin=begin, firsts=found.firsts)
             if columns is not None and widths == {len(columns)}:
                 values = [dict(zip(columns, row, strict=True)) for row in rows]
-                return Block(values, found.ends, found.numbers, {}, begin=begin)
+                return Block(values, found.ends, found.numbers, {}, begin=begin, firsts=found.firsts)
         kept = [index for index, row in enumerate(rows) if row]
-        block = Block([], [found.ends[i] for i in kept], [found.numbers[i] for i in kept], {}, begin=begin)
+        ends, lines, firsts = (
+            [column[i] for i in kept] for column in (found.ends, found.numbers, found.firsts)
+        )
+        block = Block([], ends, lines, {}, begin=begin, firsts=firsts)
         for index in kept:
             self._add(block, rows[index], errors.get(index), found.firsts[index])
         return block

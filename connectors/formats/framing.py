@@ -37,7 +37,7 @@ class Framed:
 class Block:
     """Decoded rows: `values`, where each ends (`ends`, `lines`), and which of them are errors."""
 
-    __slots__ = ("begin", "ends", "errors", "lines", "values")
+    __slots__ = ("begin", "ends", "errors", "firsts", "lines", "values")
 
     def __init__(
         self,
@@ -47,12 +47,15 @@ class Block:
         errors: dict[int, Exception],
         *,
         begin: int,
+        firsts: Sequence[int] | None = None,
     ) -> None:
         self.values = values
         self.ends = ends
         """Offset in the input after each row."""
         self.lines = lines
         """Lines of the input up to and including each row."""
+        self.firsts = lines if firsts is None else firsts
+        """The line each row begins on; None when built: every row is one line."""
         self.errors = errors
         """Rows that cannot be decoded, by index; their value is the raw bytes."""
         self.begin = begin

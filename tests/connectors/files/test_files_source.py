@@ -188,3 +188,36 @@ async def test_given_columns_replace_the_header(tmp_path: Path) -> None:
     assert (await read(source(path, columns=("a", "b"), header=True), path))[0] == [{"a": "1", "b": "2"}]
     assert (await read(source(path, columns=("a", "b")), path))[0][0] == {"a": "x", "b": "y"}
     assert (await read(source(path, header=False), path))[0] == [["x", "y"], ["1", "2"]]
+
+
+async def test_origin_says_in_each_row_where_it_begins(tmp_path: Path) -> None:
+    """A quoted line break and a blank line are counted; so is what a position had passed over."""
+    path = tmp_path / "a.csv"
+    path.write_text('text,kind\none,a\n"two\nlines",b\n\nthree,c\n')
+    made = source(path, origin="at")
+    rows, _ = await read(made, path)
+    assert [row["at"] for row in rows if isinstance(row, dict)] == [
+        {"path": str(path), "line": 2},
+        {"path": str(path), "line": 3},
+        {"path": str(path), "line": 6},
+    ]
+    _, after = await read(made, path, rows=2)
+    assert await read(made, path, after) == (rows[2:], (await read(made, path))[1])
+
+
+async def test_a_row_that_cannot_take_its_origin_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n[2]\n{"at": 3}\n')
+    reader = await source(path, origin="at").open(str(path), None, StandaloneSourceContext())
+    got = await reader.read(Credit(rows=9))
+    await reader.close()
+    assert got is not None
+    assert got.values == [{"a": 1, "at": {"path": str(path), "line": 1}}, [2], {"at": 3}]
+    assert got.errors is not None
+    assert "a.jsonl:2: the row has no fields" in str(got.errors[1])
+    assert "a.jsonl:3: the row has a field 'at' already" in str(got.errors[2])
+
+
+def test_origin_is_refused_for_rows_of_text() -> None:
+    with pytest.raises(ConfigError, match="needs rows with fields"):
+        source("a.txt", format="lines", origin="at")

@@ -10,8 +10,10 @@ from collections import deque
 
 
 class StageMeter:
-    """Rows and latencies of one stage since the last progress event; filled only while someone watches
-    progress.
+    """Rows and latencies of one node since the last progress event; filled only while someone watches.
+
+    A waiting node is measured by row, from its first start to its end, backoffs included; a fused stage by
+    frame, the same figure for each of its nodes; a sink by write.
     """
 
     __slots__ = ("durations", "rows")

@@ -89,10 +89,14 @@ class SinkWriter:
         batch: Rows[Any] = Rows(values, keys=keys, times=times, headers=headers)
         errors: dict[int, Exception] = {}
         whole: Exception | None = None
+        telemetry = parts[0][0].worker.telemetry
+        started = telemetry.clock() if telemetry.metered else None
         try:
             errors = dict(await self.sink.write(batch))
         except Exception as error:
             whole = error
+        if started is not None:
+            telemetry.meter(self.node_id).observe(len(values), telemetry.clock() - started)
         self.rows_written += 0 if whole is not None else len(values) - len(errors)
         start = 0
         for kernel, frame in parts:

@@ -44,11 +44,15 @@ class FusedOperator(StageOperator):
             return
         at = self._at
         at.opened = frame.opened
-        watched = kernel.recording or kernel.worker.telemetry.watched
+        telemetry = kernel.worker.telemetry
+        watched = kernel.recording or telemetry.watched
         run = self._recording if watched else self._lean
+        started = telemetry.clock() if telemetry.metered else None
         kernel.worker.current = self.stage
         columns, tallies = run(frame.values, frame.rows, at)
         kernel.worker.current = None
+        if started is not None:
+            self._observe(len(frame.values), telemetry.clock() - started)
         failures: dict[int, dict[int, Failure]] = {}
         if at.notes:
             failures = self._report(frame)
@@ -67,6 +71,12 @@ class FusedOperator(StageOperator):
                     )
             return
         self._emit_with_failures(frame, columns, failures)
+
+    def _observe(self, rows: int, duration_s: float) -> None:
+        """What the frame took, for every node of the stage: fused nodes cannot be told apart in time."""
+        telemetry = self.kernel.worker.telemetry
+        for node_id in self.stage.node_ids:
+            telemetry.meter(node_id).observe(rows, duration_s)
 
     def _report(self, frame: Frame[Any]) -> dict[int, dict[int, Failure]]:
         """Failures by row and step; each is counted and reported."""

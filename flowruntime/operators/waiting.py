@@ -171,6 +171,10 @@ class WaitingOperator(StageOperator):
             if kernel.recording:
                 kernel.execution_of(job.opened, job.row).cancelled_node(node_id)
             return
+        started = job.extra if isinstance(job.extra, float) else 0.0
+        telemetry = self._telemetry
+        if started and telemetry.metered:
+            telemetry.meter(node_id).observe(1, telemetry.clock() - started)
         if job.error is None and self._max_bytes is not None:
             job.error = oversize(job.result, self._max_bytes, node_id)
         if job.error is not None:
@@ -182,7 +186,6 @@ class WaitingOperator(StageOperator):
             job.result = (job.value[0] if self.stage.unpack else job.value) if keep else ABSENT
             if not keep:
                 counts.dropped += 1
-        started = job.extra if isinstance(job.extra, float) else 0.0
         kernel.completed(node_id, job.opened, job.row, job.result, started, job.attempt)
 
     def _next_of_key(self, job: Job) -> None:

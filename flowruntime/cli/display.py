@@ -30,6 +30,7 @@ class _Screen(Protocol):
     every_s: float
 
     def draw(self, progress: Progress, elapsed_s: float) -> None: ...
+    def say(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -40,12 +41,16 @@ class Display:
         bus: whose StageProgress events are shown.
         progress: kept up to date.
         live: draw a table; None asks whether standard error is a terminal.
+        every_s: how often a line is printed where there is no table.
     """
 
-    def __init__(self, bus: EventBus, progress: Progress, *, live: bool | None = None) -> None:
+    def __init__(
+        self, bus: EventBus, progress: Progress, *, live: bool | None = None, every_s: float = LINE_EVERY_S
+    ) -> None:
         self._progress = progress
         self._started = time.monotonic()
-        self._screen: _Screen = _Table() if (sys.stderr.isatty() if live is None else live) else _Lines()
+        self.live = sys.stderr.isatty() if live is None else live
+        self._screen: _Screen = _Table() if self.live else _Lines(every_s)
         self._listener = bus.listen(self._see, {StageProgress}, name="progress display")
         self._task = asyncio.create_task(self._draw(), name="flow progress display")
 
@@ -58,6 +63,10 @@ class Display:
             await asyncio.sleep(self._screen.every_s)
             self._screen.draw(self._progress, time.monotonic() - self._started)
 
+    def say(self, text: str) -> None:
+        """Print a line of its own; it scrolls away above a table."""
+        self._screen.say(text)
+
     async def stop(self) -> None:
         """Draw no more, and take the table away."""
         self._listener.close()
@@ -67,10 +76,14 @@ class Display:
 
 
 class _Lines:
-    every_s = LINE_EVERY_S
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
 
     def draw(self, progress: Progress, elapsed_s: float) -> None:
-        print(progress.line(elapsed_s), file=sys.stderr, flush=True)
+        self.say(progress.line(elapsed_s))
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -93,6 +106,12 @@ class _Table:
             )
             self._live.start()
         self._live.update(_rich_table(progress, elapsed_s), refresh=True)
+
+    def say(self, text: str) -> None:
+        if self._live is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._live.console.print(text, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
 
     def close(self) -> None:
         if self._live is not None:

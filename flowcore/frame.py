@@ -38,11 +38,15 @@ class Opened:
     __slots__ = (
         "cursor",
         "executions",
+        "failures",
         "families",
+        "first_index",
         "headers",
         "kept",
         "keys",
         "ledger",
+        "members",
+        "outcomes",
         "parents",
         "positions",
         "records",
@@ -77,6 +81,8 @@ class Opened:
         self.positions = positions
         self.parents = parents
         """For each row the row of the outer scope it came from; None in a root scope."""
+        self.members: Sequence[Sequence[tuple[Opened, int]]] | None = None
+        """For rows made of several rows (a batch): all of those; `parents` has the first."""
         self.ledger: Any = None
         """The runtime's settlement entry for this frame."""
         self.cursor: Any = None
@@ -85,6 +91,12 @@ class Opened:
         """The runtime's per-row execution entries, made on first use."""
         self.families: Any = None
         """The runtime's entry per parent row, in scopes opened by an expand stage."""
+        self.first_index = 0
+        """Number of its first row among all rows its source gave."""
+        self.outcomes: Any = None
+        """What reached the ends of the workflow, by row; kept only where someone wants to know."""
+        self.failures: dict[int, Failure] | None = None
+        """The first failure of each row, kept likewise."""
         self.kept: Any = None
         """Values joins keep of this frame's rows for their children."""
 
@@ -94,6 +106,22 @@ class Opened:
         while opened.parents is not None:
             opened, row = opened.parents[row]
         return opened, row
+
+    def order(self, row: int) -> tuple[int, ...]:
+        """The place of a row among all rows of its root: its parents' places first, then its own."""
+        if self.parents is None:
+            return (self.seq, row)
+        parent, parent_row = self.parents[row]
+        return (*parent.order(parent_row), self.seq, row)
+
+    def roots(self, row: int) -> list[tuple[Opened, int]]:
+        """Every root record a row descends from, each once."""
+        if self.members is not None:
+            return list(dict.fromkeys(root for opened, of in self.members[row] for root in opened.roots(of)))
+        if self.parents is None:
+            return [(self, row)]
+        parent, parent_row = self.parents[row]
+        return parent.roots(parent_row)
 
     def __repr__(self) -> str:
         return f"<Opened {self.scope}#{self.seq} rows={self.size}>"

@@ -10,11 +10,12 @@ Always holds: after `aclose` nothing of this runtime is running; a workflow is c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -29,8 +30,10 @@ from flowruntime.telemetry.redaction import Redactor
 
 if TYPE_CHECKING:
     from flowcore.context import HttpClient, LogLevel
+    from flowcore.frame import Opened
     from flowcore.registry import NodeRegistry
     from flowcore.workflow import Workflow
+    from flowruntime.compile.chain import Program
     from flowruntime.compile.resolved import ResolvedGraph
     from flowruntime.execute.requests import RequestChain
     from flowruntime.execute.result import RunResult, StreamOutcome
@@ -105,6 +108,9 @@ class FlowRuntime:
         self._watchdog: Watchdog | None = None
         self._chains: OrderedDict[tuple[Any, ...], tuple[Workflow, RequestChain]] = OrderedDict()
         self._starting: dict[tuple[Any, ...], asyncio.Lock] = {}
+        self._graphs: OrderedDict[tuple[Any, ...], tuple[Workflow, ResolvedGraph]] = OrderedDict()
+        """With the workflow itself, so that its id is not given to another one."""
+        self._programs: OrderedDict[ResolvedGraph, dict[str, Program]] = OrderedDict()
         self._runs: set[Run] = set()
         self._positions: PositionStore | None = None
         self._logger: Any = None
@@ -119,23 +125,29 @@ class FlowRuntime:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancel what runs, shut every node down, flush the bus. Idempotent."""
+        """Cancel what runs, shut every node down, flush the bus. Idempotent.
+
+        Raises:
+            SinkError: a sink of a request could not make its rows durable; everything else is closed all the same.
+        """
         if self._closed:
             return
         self._closed = True
-        for run in list(self._runs):
-            await run.cancel("the runtime was closed")
-        chains = list(self._chains.values())
-        self._chains.clear()
-        for _, chain in chains:
-            await chain.aclose()
-        if self._positions is not None:
-            await self._positions.aclose()
-        if self._own_http is not None:
-            await self._own_http.close()
-        if self._watchdog is not None:
-            self._watchdog.stop()
-        await self.events.aclose()
+        async with (
+            contextlib.AsyncExitStack() as closing
+        ):  # last in, first out; each is closed whatever another does
+            closing.push_async_callback(self.events.aclose)
+            if self._watchdog is not None:
+                closing.callback(self._watchdog.stop)
+            if self._own_http is not None:
+                closing.push_async_callback(self._own_http.close)
+            if self._positions is not None:
+                closing.push_async_callback(self._positions.aclose)
+            while self._chains:
+                _, (_, chain) = self._chains.popitem()
+                closing.push_async_callback(chain.aclose)
+            for run in list(self._runs):
+                await run.cancel("the runtime was closed")
 
     def _check_open(self) -> None:
         if self._closed:
@@ -166,6 +178,16 @@ class FlowRuntime:
         from flowruntime.compile.validate import validate
 
         return validate(workflow, self.registry, mode=mode)
+
+    def _resolved(self, workflow: Workflow, mode: Literal["stream", "request"]) -> ResolvedGraph:
+        """Validated once, and again when nodes or connections were added since."""
+        key = (id(workflow), len(workflow.nodes), len(workflow.connections), mode)
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = (workflow, self.validate(workflow, mode=mode))
+            while len(self._graphs) > WARM_CHAINS:
+                self._graphs.popitem(last=False)
+        return found[1]
 
     # --- requests -------------------------------------------------------------------------------------
 
@@ -204,7 +226,7 @@ class FlowRuntime:
 
         base = (id(workflow), len(workflow.nodes), len(workflow.connections))
         stand_ins = tuple(sorted((name, id(thing)) for name, thing in replace.items()))
-        graph = await self._graph(workflow, base)
+        graph = self._resolved(workflow, "request")
         given = request_inputs(graph, inputs)
         sources = [
             node_id
@@ -228,12 +250,6 @@ class FlowRuntime:
             self._chains.move_to_end(key)
         record = given[f"{sources[0]}.out"] if len(sources) == 1 else None
         return found[1], given, record
-
-    async def _graph(self, workflow: Workflow, base: tuple[Any, ...]) -> ResolvedGraph:
-        for (*known, _, _, _), (kept, chain) in self._chains.items():
-            if tuple(known) == base and kept is workflow and not chain.replaced:
-                return chain.worker.graph
-        return self.validate(workflow, mode="request")
 
     def _is_optional(self, graph: ResolvedGraph, name: str) -> bool:
         """An open optional port of a node that has connections: filling it changes the plan."""
@@ -305,7 +321,7 @@ class FlowRuntime:
         from flowruntime.execute.replace import replaced
 
         self._check_open()
-        graph = replaced(self.validate(workflow, mode="stream"), replace or {})
+        graph = replaced(self._resolved(workflow, "stream"), replace or {})
         return await self.start_prepared(graph, workflow, fresh=fresh, limit=limit, sources=sources)
 
     async def start_prepared(
@@ -317,20 +333,13 @@ class FlowRuntime:
         limit: int | None = None,
         sources: Mapping[str, Any] | None = None,
         captures: bool = False,
-        on_row: Callable[[Any], None] | None = None,
+        on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
     ) -> Run:
-        """Start a run of a graph that is validated already; `on_row` is told of every settled record."""
-        from flowruntime.compile.chain import Program
-        from flowruntime.compile.lower import lower
+        """Start a run of a graph that is validated already; `on_settled` is told of settled records."""
         from flowruntime.execute.run import Run
         from flowruntime.execute.worker import Worker
 
-        lower(graph, mode="stream")  # scopes of all sources together
-        programs = {
-            node_id: Program(lower(graph, mode="stream", sources=[node_id]))
-            for node_id, node in graph.nodes.items()
-            if node.role == "source"
-        }
+        programs = self._programs_of(graph, workflow)
         worker = Worker(
             graph,
             self._services,
@@ -340,12 +349,18 @@ class FlowRuntime:
             seed=self._seed,
         )
         self._watch(graph)
-        positions = self._position_store() if on_row is None else None
+        positions = self._position_store() if on_settled is None else None
         if fresh and positions is not None:
             for node_id in programs:
                 await positions.forget(graph.name, node_id)
         run = Run(
-            self.new_id(), worker, programs, positions=positions, limit=limit, sources=sources, on_row=on_row
+            self.new_id(),
+            worker,
+            programs,
+            positions=positions,
+            limit=limit,
+            sources=sources,
+            on_settled=on_settled,
         )
         self._runs.add(run)
         try:
@@ -355,6 +370,23 @@ class FlowRuntime:
             raise
         run.on_end(lambda: self._runs.discard(run))
         return run
+
+    def _programs_of(self, graph: ResolvedGraph, workflow: Workflow) -> dict[str, Program]:
+        """The compiled chains behind each source; made once per workflow, as long as it is not changed."""
+        from flowruntime.compile.chain import Program
+        from flowruntime.compile.lower import lower
+
+        found = self._programs.get(graph)
+        if found is None:
+            lower(graph, mode="stream")  # the scopes of all sources together are checked
+            found = self._programs[graph] = {
+                node_id: Program(lower(graph, mode="stream", sources=[node_id]))
+                for node_id, node in graph.nodes.items()
+                if node.role == "source"
+            }
+            while len(self._programs) > WARM_CHAINS:
+                self._programs.popitem(last=False)
+        return found
 
     def _position_store(self) -> PositionStore | None:
         if self._state_dir is None:
@@ -388,10 +420,10 @@ class FlowRuntime:
         from flowruntime.execute.streams import stream_items
 
         self._check_open()
-        async for outcome in stream_items(
-            self, workflow, items, order=order, replace=replace or {}, write=write
-        ):
-            yield outcome
+        found = stream_items(self, workflow, items, order=order, replace=replace or {}, write=write)
+        async with contextlib.aclosing(found) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     # --- services -------------------------------------------------------------------------------------
 
@@ -429,7 +461,10 @@ class FlowRuntime:
 
     def _watch(self, graph: ResolvedGraph) -> None:
         """Know whose code is whose, and load now what a node's first call would load while the loop waits."""
-        if any(node.role not in ("source", "sink") and node.node.context is not None for node in graph.nodes.values()):
+        if any(
+            node.role not in ("source", "sink") and node.node.context is not None
+            for node in graph.nodes.values()
+        ):
             import structlog  # noqa: F401
         if any(node.definition.category == "http" for node in graph.nodes.values()):
             import flowruntime.http.client  # noqa: F401

@@ -29,6 +29,7 @@ from flowruntime.operators.fused import FusedOperator
 from flowruntime.operators.join import JoinOperator
 from flowruntime.operators.merge import MergeOperator
 from flowruntime.operators.opaque import OpaqueOperator
+from flowruntime.operators.outcome import OUTCOME, OutcomeOperator
 from flowruntime.operators.reopen import ReopenOperator
 from flowruntime.operators.sink import CaptureOperator, SinkOperator
 from flowruntime.operators.waiting import BatchingOperator, WaitingOperator
@@ -111,6 +112,11 @@ class Chain:
                 return OpaqueOperator(kernel, stage, make(stage.node.config) if takes_config else make())
             case "sink":
                 assert stage.node is not None
+                if stage.node.definition is OUTCOME:
+                    ports = [
+                        c.from_port for c in self.program.plan.graph.connections if c.to_node == stage.node.id
+                    ]
+                    return OutcomeOperator(kernel, stage, ports)
                 if self._worker.captures:
                     return CaptureOperator(kernel, stage)
                 return SinkOperator(kernel, stage, self._worker.writers[stage.node.id])
@@ -227,6 +233,12 @@ class Chain:
         self.kernel.closed = True
         for operator in self.operators.values():
             operator.close()
+
+    async def aclose(self) -> None:
+        """Take the chain down and wait until nothing of it runs any more."""
+        self.close()
+        for operator in self.operators.values():
+            await operator.until_quiet()
 
     def statistics(self) -> dict[str, Any]:
         stages = self.program.plan.stages

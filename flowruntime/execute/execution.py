@@ -32,8 +32,8 @@ class Seen:
     def __init__(self) -> None:
         self.rows = 0
         """Rows completed."""
-        self.values: list[tuple[int, int, Any]] = []
-        """(frame, row, value) of each value it gave."""
+        self.values: list[tuple[tuple[int, ...], Any]] = []
+        """Each value it gave, with its row's place in the execution (`Opened.order`)."""
         self.failures: list[Failure] = []
         self.cancelled = 0
         self.attempts = 0
@@ -87,7 +87,7 @@ class Execution:
         return seen
 
     def completed(
-        self, node_id: str, order: tuple[int, int], value: Any, started: float, ended: float, attempts: int
+        self, node_id: str, order: tuple[int, ...], value: Any, started: float, ended: float, attempts: int
     ) -> None:
         """A node has finished one row with a value."""
         seen = self.nodes.get(node_id)
@@ -97,7 +97,7 @@ class Execution:
         seen.rows += 1
         seen.ended = ended
         seen.attempts = max(seen.attempts, attempts)
-        seen.values.append((*order, value))
+        seen.values.append((order, value))
 
     def dropped(self, node_id: str, started: float, ended: float) -> None:
         """A node has finished one row and let no value through."""
@@ -106,9 +106,9 @@ class Execution:
         seen.started = seen.started or started
         seen.ended = ended
 
-    def yielded(self, node_id: str, order: tuple[int, int], value: Any) -> None:
+    def yielded(self, node_id: str, order: tuple[int, ...], value: Any) -> None:
         """An expanding node gave one child; the row is not finished by that."""
-        self.node(node_id).values.append((*order, value))
+        self.node(node_id).values.append((order, value))
 
     def failed(self, node_id: str, failure: Failure, *, handled: bool) -> None:
         seen = self.node(node_id)

@@ -31,9 +31,7 @@ from flowcore.states import Cancelled, Completed, Failed
 from flowruntime.compile.chain import Chain, Program
 from flowruntime.execute.execution import Execution
 from flowruntime.execute.result import RunResult, result_of
-from flowruntime.operators.expand import ExpandOperator
 from flowruntime.operators.kernel import Kernel
-from flowruntime.operators.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from flowruntime.execute.worker import Worker
@@ -41,7 +39,8 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 4_096
 """Requests of one workflow in work at once when its settings do not say."""
 
-_GATE_LIMIT_S = 5.0
+_PATIENCE_S = 5.0
+"""How long a cancelled request waits for nodes that do not end."""
 
 
 class RequestChain:
@@ -67,8 +66,10 @@ class RequestChain:
         self._credit = asyncio.Semaphore(most)
 
     def _chain(self) -> Chain:
-        kernel = Kernel(self.program.plan, self.worker, self, recording=True, task=None)
-        return Chain(self.program, kernel, self.worker)
+        listener = _Listener(self)
+        kernel = Kernel(self.program.plan, self.worker, listener, recording=True, task=None)
+        listener.chain = Chain(self.program, kernel, self.worker)
+        return listener.chain
 
     @property
     def busy(self) -> bool:
@@ -116,37 +117,44 @@ class RequestChain:
         execution.future = loop.create_future()
         self._live[execution] = chain
         self._started(execution)
-        error: BaseException | None = None
-        cancelled: str | None = None
         timer = None
         try:
             self._push(chain, execution, inputs, record)
-            if not execution.future.done():
-                if deadline is not None:
-                    timer = loop.call_at(deadline, self._expire, execution, timeout)
-                try:
-                    await asyncio.shield(execution.future)
-                except asyncio.CancelledError:
-                    cancelled = "the caller was cancelled"
-                    self._cancel(execution, CancelledRowError("the request was cancelled"))
-                    await self._quiet(execution)
-                    self._ended(execution, self._result(execution, error, cancelled))
-                    raise
+            if deadline is not None and not execution.future.done():
+                timer = loop.call_at(deadline, self._expire, execution, timeout)
+            interrupted = await self._until_ended(execution)
         finally:
             if timer is not None:
                 timer.cancel()
             self._live.pop(execution, None)
             if chain is not self._warm:
                 chain.close()
-        if execution.stopped is not None and not execution.stopped.node:
-            error = execution.stopped.error  # its deadline, or the engine; not one of its nodes
-        result = self._result(execution, error, cancelled)
+        result = self._result(execution)
         self._ended(execution, result)
+        if interrupted:
+            raise asyncio.CancelledError
         return result
+
+    async def _until_ended(self, execution: Execution) -> bool:
+        """Wait for the end. True: the caller was cancelled meanwhile, and the execution with it."""
+        interrupted = False
+        assert execution.future is not None  # noqa: S101 - made before it was pushed
+        while not execution.future.done():
+            try:
+                await asyncio.shield(execution.future)
+            except asyncio.CancelledError:
+                interrupted = True
+                self._cancel(execution, CancelledRowError("the caller was cancelled"))
+        return interrupted
 
     def _push(self, chain: Chain, execution: Execution, inputs: Mapping[str, Any], record: Any) -> None:
         kernel = chain.kernel
         entry = self.program.plan.entries[0]
+        listener = kernel.listener
+        broken = listener.broken if isinstance(listener, _Listener) else None
+        if broken is not None:
+            self._break(execution, broken)
+            return
         opened = kernel.open_root(entry.scope, 1, records=[record])
         opened.executions = {0: execution}
         execution.opened = opened
@@ -155,16 +163,24 @@ class RequestChain:
             chain.entries[entry.id].emit(END)
 
     async def aclose(self) -> None:
-        """Cancel what runs and shut the worker down."""
-        for execution in list(self._live):
+        """Cancel what runs, make sinks final and shut the worker down.
+
+        Raises:
+            SinkError: a sink could not make its rows durable.
+        """
+        live = list(self._live)
+        for execution in live:
             self._cancel(execution, CancelledRowError("the runtime was closed"))
-        for execution in list(self._live):
-            await self._quiet(execution)
-        if self._warm is not None:
-            self._warm.close()
-        for writer in list(self.worker.writers.values()):
-            await writer.finish()
-        await self.worker.aclose()
+        for execution in live:
+            await self._until_ended(execution)
+        try:
+            if self._warm is not None:
+                await self._warm.aclose()
+            limit = self.worker.graph.settings.drain_timeout.total_seconds()
+            for writer in list(self.worker.writers.values()):
+                await writer.finish(within_s=limit)
+        finally:
+            await self.worker.aclose()
 
     # --- what the chain tells -------------------------------------------------------------------------
 
@@ -184,16 +200,19 @@ class RequestChain:
             execution.stopped = failure
             asyncio.get_running_loop().call_soon(self._take_out, execution)
 
-    def crashed(self, error: BaseException) -> None:
-        """The chain is broken: every request in it fails, the next one gets a new chain."""
-        broken = self._warm
-        self._warm = None
+    def broke(self, broken: Chain, error: BaseException) -> None:
+        """A chain is broken: every request in it fails, the next one gets a new chain."""
+        if broken is self._warm:
+            self._warm = None
         for execution, chain in list(self._live.items()):
-            if chain is not broken and not self.program.fresh:
-                continue
-            execution.stopped = Failure("", error)
-            if execution.future is not None and not execution.future.done():
-                execution.future.set_result(None)
+            if chain is broken:
+                self._break(execution, error)
+        asyncio.get_running_loop().call_soon(broken.close)
+
+    def _break(self, execution: Execution, error: BaseException) -> None:
+        execution.stopped = Failure("", error)
+        if execution.future is not None and not execution.future.done():
+            execution.future.set_result(None)
 
     def execution(self, opened: Opened, row: int) -> Execution:
         return opened.executions[row]
@@ -210,6 +229,7 @@ class RequestChain:
     def _cancel(self, execution: Execution, error: BaseException) -> None:
         if execution.stopped is None:
             execution.stopped = Failure("", error)
+        asyncio.get_running_loop().call_later(_PATIENCE_S, self._give_up, execution)
         self._take_out(execution)
 
     def _take_out(self, execution: Execution) -> None:
@@ -218,23 +238,19 @@ class RequestChain:
         if chain is None or execution.opened is None:
             return
         for operator in chain.operators.values():
-            if isinstance(operator, WaitingOperator | ExpandOperator):
-                operator.cancel_execution(execution.opened, 0)
+            operator.cancel_execution(execution.opened, 0)
 
-    async def _quiet(self, execution: Execution) -> None:
-        """Until nothing of a cancelled execution runs any more; the caller's further cancellations are held
-        back.
-        """
-        assert execution.future is not None
-        try:
-            async with asyncio.timeout(_GATE_LIMIT_S):
-                await asyncio.shield(execution.future)
-        except TimeoutError:
-            self.worker.services.log(
-                f"request {execution.id} was cancelled, but a node does not end: it may swallow cancellation",
-                "error",
-                {"workflow": self.worker.workflow_id, "execution": execution.id},
-            )
+    def _give_up(self, execution: Execution) -> None:
+        """Wait no longer for a cancelled execution; what still runs of it is reported, and its answer ignored."""
+        if execution.future is None or execution.future.done():
+            return
+        self.worker.services.log(
+            f"request {execution.id} was cancelled {_PATIENCE_S} s ago and something in it does not end: a node may "
+            "swallow cancellation",
+            "error",
+            {"workflow": self.worker.workflow_id, "execution": execution.id},
+        )
+        execution.future.set_result(None)
 
     def _expired(self, execution: Execution, timeout: timedelta | None) -> RunResult:
         """The deadline passed while the request waited for credit."""
@@ -246,13 +262,21 @@ class RequestChain:
         )
         execution.stopped = Failure("", error)
         self._started(execution)
-        result = self._result(execution, error, None)
+        result = self._result(execution)
         self._ended(execution, result)
         return result
 
     # --- results and events ---------------------------------------------------------------------------
 
-    def _result(self, execution: Execution, error: BaseException | None, cancelled: str | None) -> RunResult:
+    def _result(self, execution: Execution) -> RunResult:
+        error: BaseException | None = None
+        cancelled: str | None = None
+        stopped = execution.stopped
+        if (
+            stopped is not None and not stopped.node
+        ):  # its deadline, its caller or the engine; none of its nodes
+            error = stopped.error
+            cancelled = str(error) if isinstance(error, CancelledRowError) else None
         return result_of(
             execution,
             self.program.plan,
@@ -301,6 +325,24 @@ class RequestChain:
         else:
             failed = tuple(node for node, outcome in result.outcomes.items() if outcome.state == "failed")
             bus.publish(WorkflowPartial(**common, failed_nodes=failed))
+
+
+class _Listener:
+    """What one chain tells, so that a chain that breaks takes no request of another one with it."""
+
+    def __init__(self, requests: RequestChain) -> None:
+        self._requests = requests
+        self.chain: Chain | None = None
+        self.broken: BaseException | None = None
+        self.settled = requests.settled
+        self.failed = requests.failed
+        self.stop = requests.stop
+        self.execution = requests.execution
+
+    def crashed(self, error: BaseException) -> None:
+        self.broken = error
+        if self.chain is not None:
+            self._requests.broke(self.chain, error)
 
 
 def skipped(bus: Any, workflow_id: str, execution_id: str, result: RunResult) -> None:

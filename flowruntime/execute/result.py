@@ -171,7 +171,7 @@ def outcome_of(execution: Execution, plan: Plan, node_id: str, skipped_by: str |
 
 def outputs_of(seen: Seen, *, structured: bool, repeated: bool, ports: tuple[str, ...]) -> dict[str, Any]:
     """A node's outputs by port: a value, or a list of values for nodes that run several times."""
-    values = [value for _, _, value in sorted(seen.values, key=lambda item: item[:2])]
+    values = [value for _, value in sorted(seen.values, key=lambda item: item[0])]
     if not structured:
         if repeated:
             return {"out": values}

@@ -12,7 +12,7 @@ finished.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from flowcore.events import (
     WorkflowResumed,
     WorkflowStarted,
 )
-from flowcore.frame import Failure
+from flowcore.frame import Failure, Opened
 from flowcore.states import (
     Cancelled,
     Completed,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from flowruntime.compile.chain import Program
     from flowruntime.compile.plan import Plan
     from flowruntime.compile.resolved import ResolvedNode
-    from flowruntime.execute.execution import Execution
     from flowruntime.execute.worker import Worker
     from flowruntime.state.positions import PositionStore
 
@@ -68,7 +67,7 @@ class Run:
         limit: stop after this many records.
         sources: stand-ins for source instances, by node id (an iterable behind `rt.stream`, a scripted
             source).
-        on_row: told of every settled root record, with what its nodes did.
+        on_settled: told of settled root records, with what reached the ends of the workflow.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Run:
         positions: PositionStore | None = None,
         limit: int | None = None,
         sources: Mapping[str, Any] | None = None,
-        on_row: Callable[[Execution], None] | None = None,
+        on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
     ) -> None:
         self.id = run_id
         self.worker = worker
@@ -91,7 +90,7 @@ class Run:
         self._positions = positions
         self._remaining = limit
         self._stand_ins = dict(sources or {})
-        self._on_row = on_row
+        self._on_settled = on_settled
         self._sources: list[Any] = []
         self._may_read = asyncio.Event()
         self._may_read.set()
@@ -246,8 +245,7 @@ class Run:
             partition,
             reader,
             self._programs[node.id],
-            recording=self._on_row is not None,
-            on_row=self._on_row,
+            on_settled=self._on_settled,
             save=save,
         )
         self.tasks[task.name] = task

@@ -1,8 +1,8 @@
 """`rt.stream`: a continuous run whose source is an iterable, with one outcome per item.
 
-Owns: the iterable as a source, turning executions into outcomes, their order, ending the run with its
-    consumer.
-Does not own: the run.
+Owns: preparing the workflow (a source for its open ports, an outcome stage behind every end), the order of outcomes,
+ending the run with its consumer.
+Does not own: the run, taking items (iterables), collecting values (flowruntime.operators.outcome).
 
 Always holds: every item taken from the iterable has exactly one outcome, unless the consumer leaves; at most
 `max_in_flight` items are on their way or finished and not consumed.
@@ -12,33 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
 from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import msgspec
-
-from flowcore.connector import Credit, Position, Rows, Source
-from flowcore.context import SourceContext
 from flowcore.errors import Problem, RunFailedError, ValidationFailedError
+from flowcore.frame import Opened
 from flowcore.policies import NodePolicies
 from flowcore.workflow import Workflow
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
+from flowruntime.execute.iterables import IterableSource, NoConfig, Window
 from flowruntime.execute.replace import replaced
-from flowruntime.execute.result import StreamOutcome, outputs_of, repeated_nodes
+from flowruntime.execute.result import StreamOutcome
+from flowruntime.operators.outcome import OUTCOME, Reached
 
 if TYPE_CHECKING:
     from flowcore.registry import NodeRegistry
-    from flowruntime.execute.execution import Execution
     from flowruntime.execute.run import Run
 
 
@@ -59,107 +48,15 @@ class Starter(Protocol):
         limit: int | None = None,
         sources: Mapping[str, Any] | None = None,
         captures: bool = False,
-        on_row: Callable[[Execution], None] | None = None,
+        on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
     ) -> Run: ...
 
 
-class NoConfig(msgspec.Struct, frozen=True):
-    """An iterable has nothing to configure."""
-
-
-class Window:
-    """How many items may be taken and not yet consumed as outcomes."""
-
-    def __init__(self, size: int) -> None:
-        self.free = size
-        self._waiting: asyncio.Future[None] | None = None
-
-    async def room(self) -> None:
-        """Returns when at least one item may be taken."""
-        while self.free <= 0:
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
-
-    def release(self) -> None:
-        """An outcome was consumed."""
-        self.free += 1
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-
-class IterableSource(Source[NoConfig, Any], type="flow.iterable"):
-    """Reads an iterable or asynchronous iterable, lazily, no faster than the window allows."""
-
-    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], window: Window) -> None:
-        super().__init__(NoConfig())
-        self._items = items
-        self._window = window
-
-    async def open(self, partition: str, resume: Position | None, ctx: SourceContext) -> IterableReader:
-        del partition, resume, ctx
-        return IterableReader(self._items, self._window)
-
-
-class IterableReader:
-    """Takes what is there without waiting; waits for at least one item."""
-
-    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], window: Window) -> None:
-        self._async: AsyncIterator[Any] | None = aiter(items) if isinstance(items, AsyncIterable) else None
-        self._sync = None if isinstance(items, AsyncIterable) else iter(items)
-        self._window = window
-        self._pending: asyncio.Future[Any] | None = None
-
-    async def read(self, credit: Credit) -> Rows[Any] | None:
-        await self._window.room()
-        if self._sync is not None:
-            values = list(itertools.islice(self._sync, min(credit.rows, self._window.free)))
-        else:
-            values = await self._read_async()
-        self._window.free -= len(values)
-        return Rows(values) if values else None
-
-    async def _read_async(self) -> list[Any]:
-        if self._pending is None:
-            assert self._async is not None
-            self._pending = asyncio.ensure_future(_next(self._async))
-        try:
-            # A cancelled read must not lose the item that is on its way.
-            value = await asyncio.shield(self._pending)
-        except StopAsyncIteration:
-            return []
-        finally:
-            if self._pending.done():
-                self._pending = None
-        return [] if value is _ENDED else [value]
-
-    async def commit(self, position: Position) -> None:
-        """An iterable keeps no position."""
-
-    async def close(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
-        if isinstance(self._async, AsyncGenerator):
-            await self._async.aclose()  # pyright: ignore[reportUnknownMemberType] - of any element type
-
-
-_ENDED = object()
-
-
-async def _next(items: AsyncIterator[Any]) -> Any:
-    """The next item, or the end as a value: StopAsyncIteration cannot be set on a future's task."""
-    return await anext(items, _ENDED)
-
-
 class Outcomes:
-    """Executions as they settle, turned into outcomes in the order asked for."""
+    """Records as they settle, turned into outcomes in the order asked for."""
 
-    def __init__(
-        self, graph: ResolvedGraph, ends: Sequence[str], order: Literal["input", "completion"]
-    ) -> None:
-        self._graph = graph
+    def __init__(self, ends: Sequence[str], order: Literal["input", "completion"]) -> None:
         self._ends = ends
-        self._repeated: frozenset[str] = frozenset()
         self._in_order = order == "input"
         self._next = 0
         self._held: dict[int, StreamOutcome] = {}
@@ -167,23 +64,25 @@ class Outcomes:
         self._wake: asyncio.Future[None] | None = None
         self.ended = False
 
-    def repeats(self, nodes: frozenset[str]) -> None:
-        """Nodes whose outputs are lists."""
-        self._repeated = nodes
-
-    def settled(self, execution: Execution) -> None:
-        """A record is settled."""
-        outcome = self._outcome(execution)
-        if not self._in_order:
-            self._ready.append(outcome)
-        else:
-            self._held[outcome.index] = outcome
-            while self._next in self._held:
-                self._ready.append(self._held.pop(self._next))
+    def settled(self, opened: Opened, rows: Sequence[int]) -> None:
+        """Root records are settled."""
+        first = opened.first_index
+        for row in rows:
+            outcome = self._outcome(opened, row, first + row)
+            if not self._in_order:
+                self._ready.append(outcome)
+            elif outcome.index == self._next:
+                self._ready.append(outcome)
                 self._next += 1
+            else:
+                self._held[outcome.index] = outcome
+        while self._next in self._held:
+            self._ready.append(self._held.pop(self._next))
+            self._next += 1
         self.wake()
 
     def wake(self) -> None:
+        """Whoever waits looks again."""
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -196,34 +95,15 @@ class Outcomes:
             await self._wake
         return self._ready.popleft()
 
-    def _outcome(self, execution: Execution) -> StreamOutcome:
-        values: dict[str, Any] = {}
-        error: BaseException | None = None
-        for seen in execution.nodes.values():
-            if seen.failures and error is None:
-                error = seen.failures[0].error
-        for node_id in self._ends:
-            if node_id in execution.captures:
-                values[node_id] = execution.captures[node_id]
-                continue
-            seen = execution.nodes.get(node_id)
-            if seen is None or not seen.values:
-                continue
-            node = self._graph.nodes[node_id]
-            structured = node.role not in ("source", "sink") and node.node.structured_output
-            ports = tuple(port.name for port in node.definition.outputs)
-            outputs = outputs_of(seen, structured=structured, repeated=node_id in self._repeated, ports=ports)
-            values[node_id] = outputs["out"] if set(outputs) == {"out"} else outputs
-        single = len(self._ends) == 1
-        value: Any = values if not single else next(iter(values.values()), None)
-        if single and self._ends[0] in execution.captures and len(execution.captures[self._ends[0]]) == 1:
-            value = execution.captures[self._ends[0]][0]
-        return StreamOutcome(
-            index=execution.index,
-            value=value if values else None,
-            error=error,
-            dropped=not values and error is None,
-        )
+    def _outcome(self, opened: Opened, row: int, index: int) -> StreamOutcome:
+        failure = None if opened.failures is None else opened.failures.pop(row, None)
+        error = None if failure is None else failure.error
+        reached: Reached | None = None if opened.outcomes is None else opened.outcomes.pop(row, None)
+        if reached is None:
+            return StreamOutcome(index=index, error=error, dropped=error is None)
+        values = reached.by_end()
+        value = next(iter(values.values())) if len(self._ends) == 1 else values
+        return StreamOutcome(index=index, value=value, error=error)
 
 
 async def stream_items(
@@ -236,17 +116,14 @@ async def stream_items(
     write: bool,
 ) -> AsyncIterator[StreamOutcome]:
     """See `FlowRuntime.stream`."""
-    graph, source = with_source(replaced(runtime.validate(workflow, mode=_mode(workflow, runtime)), replace))
+    validated = replaced(runtime.validate(workflow, mode=_mode(workflow, runtime)), replace)
+    fed, source = with_source(validated)
+    graph, ends = with_outcomes(fed, write=write)
     window = Window(graph.settings.max_in_flight or 4 * graph.settings.max_frame)
-    outcomes = Outcomes(graph, ends_of(graph), order)
+    outcomes = Outcomes(ends, order)
     run = await runtime.start_prepared(
-        graph,
-        workflow,
-        sources={source: IterableSource(items, window)},
-        captures=not write,
-        on_row=outcomes.settled,
+        graph, workflow, sources={source: IterableSource(items, window)}, on_settled=outcomes.settled
     )
-    outcomes.repeats(repeated_nodes(run.plan_of(source)))
 
     def ended() -> None:
         outcomes.ended = True
@@ -319,7 +196,32 @@ def with_source(graph: ResolvedGraph) -> tuple[ResolvedGraph, str]:
     return dataclasses.replace(graph, nodes=nodes, connections=(*graph.connections, *added)), "$items"
 
 
-def ends_of(graph: ResolvedGraph) -> list[str]:
-    """Nodes nothing follows: where a record's value is taken from."""
+def with_outcomes(graph: ResolvedGraph, *, write: bool) -> tuple[ResolvedGraph, list[str]]:
+    """The graph with an outcome stage behind every end; and the ends, in order of declaration.
+
+    An end is a node nothing follows. A sink is one, too: it is replaced, or with `write` observed beside its writing.
+    """
     senders = {connection.from_node for connection in graph.connections if connection.kind != "error"}
-    return [node_id for node_id in graph.nodes if node_id not in senders]
+    ends = [node_id for node_id in graph.nodes if node_id not in senders]
+    nodes = dict(graph.nodes)
+    added: list[ResolvedConnection] = []
+    for end in ends:
+        node = graph.nodes[end]
+        if node.role == "sink" and not write:
+            nodes[end] = dataclasses.replace(node, definition=OUTCOME, config=None)
+            continue
+        name = f"$end.{end}"
+        nodes[name] = ResolvedNode(name, OUTCOME, None, {}, NodePolicies())
+        if node.role == "sink":
+            incoming = [connection for connection in graph.connections if connection.to_node == end]
+            added += [dataclasses.replace(connection, to_node=name) for connection in incoming]
+        else:
+            added += [
+                ResolvedConnection(0, end, port.name, (), name, "value", "data")
+                for port in node.definition.outputs
+            ]
+    first = len(graph.connections)
+    numbered = [
+        dataclasses.replace(connection, index=first + index) for index, connection in enumerate(added)
+    ]
+    return dataclasses.replace(graph, nodes=nodes, connections=(*graph.connections, *numbered)), ends

@@ -11,6 +11,7 @@ row before it is settled; the pump gives the loop a turn at least every 5 ms.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,7 +53,7 @@ class SourceTask:
         partition: as the source named it.
         reader: opened at the committed position.
         program: lowered for this source.
-        recording: outcomes of each row are kept and handed to `on_row` when it is settled.
+        on_settled: told of settled root records; what reached the ends, and their failures, are kept until then.
         save: keeps a committed position, for sources whose system does not; None: the reader's own commit is
             enough.
     """
@@ -66,8 +67,7 @@ class SourceTask:
         reader: Reader[Any],
         program: Program,
         *,
-        recording: bool = False,
-        on_row: Callable[[Execution], None] | None = None,
+        on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
         save: Callable[[Position], Any] | None = None,
     ) -> None:
         self.name = f"{node.id}/{partition}"
@@ -79,13 +79,14 @@ class SourceTask:
         self._control = control
         self._worker = worker
         self._budget = worker.budget
-        self._on_row = on_row
+        self._on_settled = on_settled
         self._save = save
         settings = worker.graph.settings
         self._max_frame = settings.max_frame
         self._at_most_once = settings.delivery == "at_most_once"
         self._window = settings.max_redelivery or max(1_000, 4 * worker.budget.max_rows)
-        self.kernel = Kernel(program.plan, worker, self, recording=recording, task=self.name)
+        self.kernel = Kernel(program.plan, worker, self, recording=False, task=self.name)
+        self.kernel.keeps_failures = on_settled is not None
         self.chain = Chain(program, self.kernel, worker)
         self._entry = self.chain.entries[node.id]
         self._scope = program.plan.entries[0].scope
@@ -102,14 +103,23 @@ class SourceTask:
         self._pump: asyncio.Task[Any] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._index = 0
 
     # --- pumping --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Read to the end, or until drained; return when every row is settled."""
+        """Read to the end, or until drained; return when every row is settled.
+
+        When the reader fails, rows it gave before are finished first, for at most `drain_timeout`.
+        """
         self._pump = asyncio.current_task()
-        await self._pump_rows()
+        try:
+            await self._pump_rows()
+        except Exception:
+            self._entry.emit(END)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._worker.graph.settings.drain_timeout.total_seconds()):
+                    await self._idle.wait()
+            raise
         self._entry.emit(END)
         await self._idle.wait()
 
@@ -199,6 +209,7 @@ class SourceTask:
             positions=rows.positions,
         )
         opened.cursor = rows.next
+        opened.first_index = self.read
         self._frames[opened.seq] = opened
         self.tracker.opened(opened.seq, opened.ledger)
         self._bytes[opened] = rows.nbytes
@@ -207,8 +218,6 @@ class SourceTask:
         self.read += size
         self._idle.clear()
         self.kernel.counts[self.node.id].completed += size - len(rows.errors or ())
-        if self._on_row is not None:
-            self._begin_executions(opened, size)
         self._entry.emit(self._frame(opened, rows))
 
     def _frame(self, opened: Opened, rows: Rows[Any]) -> Frame[Any]:
@@ -218,15 +227,6 @@ class SourceTask:
         good = [row for row in range(opened.size) if row not in errors]
         failed = {row: self.kernel.failed(self.node.id, opened, row, error) for row, error in errors.items()}
         return Frame(opened, [rows.values[row] for row in good], good, None, failed)
-
-    def _begin_executions(self, opened: Opened, size: int) -> None:
-        clock = self._worker.services.clock
-        opened.executions = {}
-        for row in range(size):
-            execution = Execution(f"{self._control.id}:{self._index}", clock())
-            execution.index = self._index
-            self._index += 1
-            opened.executions[row] = execution
 
     # --- what the chain tells -------------------------------------------------------------------------
 
@@ -238,9 +238,9 @@ class SourceTask:
         self._budget.release(count, nbytes)
         if opened.executions is not None:
             for row in rows:
-                execution = opened.executions.pop(row, None)
-                if execution is not None and self._on_row is not None:
-                    self._on_row(execution)
+                opened.executions.pop(row, None)
+        if self._on_settled is not None:
+            self._on_settled(opened, rows)
         if self.in_flight == 0:
             self._idle.set()
 
@@ -320,7 +320,7 @@ class SourceTask:
     async def close(self) -> None:
         """Take the chain down and release the reader."""
         abandoned = self.in_flight
-        self.chain.close()
+        await self.chain.aclose()
         if abandoned:
             self._budget.release(abandoned, sum(self._bytes.values()))
         self._bytes.clear()

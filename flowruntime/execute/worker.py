@@ -36,6 +36,7 @@ from flowruntime.flowcontrol.offload import Offloader
 from flowruntime.flowcontrol.permits import Limit, Permits
 from flowruntime.flowcontrol.pool import StagePool
 from flowruntime.flowcontrol.writer import SinkWriter
+from flowruntime.operators.outcome import OUTCOME
 
 if TYPE_CHECKING:
     from flowruntime.flowcontrol.pool import Job
@@ -106,7 +107,7 @@ class Worker:
         if node.role == "source":
             return
         if node.role == "sink":
-            if not self.captures:
+            if not self.captures and definition is not OUTCOME:
                 await self._open_sink(node)
             return
         assert isinstance(definition, NodeDefinition)

@@ -40,6 +40,9 @@ class SinkWriter:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.rows_written = 0
+        self._writing: list[tuple[Kernel, Frame[Any]]] = []
+        self._forgotten: set[Frame[Any]] = set()
+        """Of those being written: frames of requests that were cancelled meanwhile."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -61,9 +64,10 @@ class SinkWriter:
             self._idle.set()
             return
         error = None if task.cancelled() else task.exception()
-        if error is not None and self._waiting:
-            kernel, _ = self._waiting[0]
-            kernel.crash(error)
+        if error is not None:
+            for kernel, _ in [*self._writing, *self._waiting]:
+                kernel.crash(error)
+        self._writing = []
         if self._waiting and not task.cancelled() and error is None:
             self._start()
             return
@@ -85,6 +89,7 @@ class SinkWriter:
             values.extend(frame.values)
         if not parts:
             return
+        self._writing = parts
         keys, times, headers = _columns(parts)
         batch: Rows[Any] = Rows(values, keys=keys, times=times, headers=headers)
         errors: dict[int, Exception] = {}
@@ -93,7 +98,13 @@ class SinkWriter:
         started = telemetry.clock() if telemetry.metered else None
         try:
             errors = dict(await self.sink.write(batch))
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed or (task is not None and task.cancelling()):
+                raise
+            whole = SinkError(f"sink {self.node_id!r} raised CancelledError, though nobody had cancelled it")
+            whole.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - whatever a sink raises fails the rows it was given
             whole = error
         if started is not None:
             telemetry.meter(self.node_id).observe(len(values), telemetry.clock() - started)
@@ -101,9 +112,12 @@ class SinkWriter:
         start = 0
         for kernel, frame in parts:
             size = len(frame.values)
-            if not kernel.closed:
+            if frame in self._forgotten:
+                self._forgotten.discard(frame)
+            elif not kernel.closed:
                 self._settle(kernel, frame, start, errors, whole)
             start += size
+        self._writing = []
 
     def _settle(
         self,
@@ -127,13 +141,30 @@ class SinkWriter:
                 error = whole if whole is not None else errors.get(index)
                 if error is None:
                     counts.completed += 1
-                    if kernel.recording:
+                    if kernel.recording or kernel.worker.telemetry.watched:
                         kernel.sink_wrote(self.node_id, frame.opened, row, kernel.worker.telemetry.clock())
                 else:
                     kernel.failed(self.node_id, frame.opened, row, error)
                     if kernel.closed:
                         return
-        frame.opened.ledger.cover(rows if frame.rows is not None else None)
+        frame.opened.ledger.cover(frame.covers)
+
+    def forget(self, kernel: Kernel, root: Opened, row: int) -> None:
+        """One request is cancelled: its rows are answered for now. A write under way is shared and goes on."""
+        for waiting, frame in [*self._waiting, *self._writing]:
+            if waiting is not kernel or frame in self._forgotten:
+                continue
+            rows = list(frame.present)
+            if frame.opened.root(rows[0]) != (root, row):
+                continue
+            if (waiting, frame) in self._waiting:
+                self._waiting.remove((waiting, frame))
+            else:
+                self._forgotten.add(frame)
+            kernel.in_progress -= len(rows)
+            kernel.counts[self.node_id].cancelled += len(rows)
+            kernel.execution_of(root, row).cancelled_node(self.node_id)
+            frame.opened.ledger.cover(frame.covers)
 
     async def flush(self) -> None:
         """Until nothing waits and no write is under way."""
@@ -141,13 +172,23 @@ class SinkWriter:
             await self._idle.wait()
             await asyncio.sleep(0)
 
-    async def finish(self) -> None:
+    async def finish(self, *, within_s: float | None = None) -> None:
         """Everything was written and nothing follows.
+
+        Args:
+            within_s: how long a write under way may still take; None: as long as it needs.
 
         Raises:
             SinkError: the sink could not make its rows durable.
         """
-        await self.flush()
+        try:
+            async with asyncio.timeout(within_s):
+                await self.flush()
+        except TimeoutError as error:
+            raise SinkError(
+                f"sink {self.node_id!r} has not answered for {within_s} s; what it was writing may be lost",
+                node=self.node_id,
+            ) from error
         try:
             await self.sink.finish()
         except Exception as error:

@@ -74,6 +74,8 @@ class Kernel:
             connection.from_node for connection in plan.graph.connections if connection.kind == "error"
         }
         self._seqs: dict[str, int] = {}
+        self.keeps_failures = False
+        """The first failure of each root record stays with it until it is settled."""
         self.in_progress = 0
         """Rows some stage is working on or holds on its own account (not for want of credit)."""
 
@@ -129,6 +131,11 @@ class Kernel:
             counts.handled += 1
         if self.recording:
             self.execution_of(opened, row).failed(node_id, failure, handled=handled)
+        if self.keeps_failures:
+            for root, root_row in opened.roots(row):
+                if root.failures is None:
+                    root.failures = {}
+                root.failures.setdefault(root_row, failure)
         self.worker.telemetry.node_failed(self, node_id, opened, row, failure)
         self.listener.failed(failure)
         if not handled and self.worker.stops_workflow(node_id):
@@ -150,7 +157,7 @@ class Kernel:
             if dropped:
                 execution.dropped(node_id, started, ended)
             else:
-                execution.completed(node_id, (opened.seq, row), value, started, ended, attempts)
+                execution.completed(node_id, opened.order(row), value, started, ended, attempts)
 
     def sink_wrote(self, node_id: str, opened: Opened, row: int, now: float) -> None:
         """A sink has made a row durable."""

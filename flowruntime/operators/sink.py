@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flowcore.frame import Frame, Signal
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowcore.frame import Frame, Opened, Signal
+from flowruntime.operators.base import StageOperator
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -31,12 +31,15 @@ class SinkOperator(StageOperator):
         del slot
         if self.kernel.closed:
             return
-        missing = absent_rows(frame)
-        if frame.values:
-            self.kernel.in_progress += len(frame.values)
-            self._writer.put(self.kernel, frame)
-        if missing or not frame.values:
-            frame.opened.ledger.cover(missing if frame.values else frame.covers)
+        if not frame.values:
+            frame.opened.ledger.cover(frame.covers)
+            return
+        # Rows without a value are covered with the others, when these are written: one step for the whole part.
+        self.kernel.in_progress += len(frame.values)
+        self._writer.put(self.kernel, frame)
+
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        self._writer.forget(self.kernel, root, row)
 
     def signal(self, signal: Signal) -> None:
         """Rows end here, and so do signals; the run asks the writer when all is written."""

@@ -61,9 +61,9 @@ class Guards:
 
     def exclusive(self, connections: Sequence[ResolvedConnection]) -> bool:
         """Whether at most one of them carries a value for any row."""
-        guards = [dict(self.of(connection)) for connection in connections]
+        guards = [self.of(connection) for connection in connections]
         return all(
-            any(point in second and second[point] != branch for point, branch in first.items())
+            any(point == other and branch != taken for point, branch in first for other, taken in second)
             for index, first in enumerate(guards)
             for second in guards[index + 1 :]
         )

@@ -56,8 +56,8 @@ class Output:
 
     after: frozenset[int]
     """Steps a failure of which makes a row absent here."""
-    error_of: int | None
-    """For error edges: the step whose failures leave here; -1: those that came in with the frame."""
+    error_of: str | None
+    """For error edges: the node whose failed rows leave here."""
     may_drop: bool
     """Its rows are listed by the function; else they are the input's without the failed ones."""
     out: Out
@@ -172,7 +172,9 @@ class _Fuser:
             if not self._may_drop(index):
                 continue
             tally = self._tally(index, "dropped") or self._tally(index, "unrouted")
-            if tally is None or not self._straight(index):
+            connection = self.steps[index].connection
+            structured = connection is not None and self._is_structured(connection)
+            if tally is None or structured or not self._straight(index):
                 return None
             found.append(self.tallies.index(tally))
         return tuple(found)
@@ -302,11 +304,11 @@ class _Fuser:
 
     def _output(self, out: Out) -> Output:
         _, after = self._reads([*out.arguments, *out.controls])
-        error_of: int | None = None
+        error_of: str | None = None
         if len(out.arguments) == 1 and isinstance(out.arguments[0], Wire):
             connection = out.arguments[0].connection
             if connection.kind == "error":
-                error_of = self.by_node.get(connection.from_node, -1)
+                error_of = connection.from_node
         may_drop = any(self._may_drop(step) for step in after) or any(
             isinstance(argument, Given | Coalesce) for argument in out.arguments
         )
@@ -447,14 +449,12 @@ class _Fuser:
                 sources = ", ".join(self._read(part) for part in parts)
                 writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
                 names.append(name)
-                if isinstance(argument, Coalesce):
-                    needed.append(f"not {name}")
+                needed.append(f"not {name}")
         if not names:
             return False
         failed = " or ".join(f"any(x is FAILED for x in {name})" for name in names)
         writer.line(f"if {failed}: {self._leave(step, 'FAILED')}")
-        if needed:
-            writer.line(f"elif {' or '.join(needed)}: {self._leave(step, 'ABSENT')}")
+        writer.line(f"elif {' or '.join(needed)}: {self._leave(step, 'ABSENT')}")
         writer.line("else:")
         return True
 
@@ -547,15 +547,26 @@ class _Fuser:
         tally = self._tally(step.index, "unrouted")
         if tally is None:
             return
-        if connection is None:
+        assert step.connection is not None
+        tests = self._port_tests(step.connection)
+        if connection is not None:
+            branches = self._branches()[connection.from_node, connection.from_port]
+            tests += [f"{self.steps[index].variable} is ABSENT" for index in branches]
+        if tests:
+            writer.line(f"if {' and '.join(tests)}: {tally.variable} += 1")
+        else:
             writer.line(f"{tally.variable} += 1")
-            return
-        branches = self._branches()[connection.from_node, connection.from_port]
-        tests = [f"{self.steps[index].variable} is ABSENT" for index in branches]
+
+    def _port_tests(self, connection: ResolvedConnection) -> list[str]:
+        """What must hold for the sending port to have a value at all."""
         sender = self.by_node.get(connection.from_node)
+        base = "v" if sender is None else self.steps[sender].variable
+        tests: list[str] = []
         if sender is not None and not self._straight(sender):
-            tests.append(f"{self.steps[sender].variable} is not ABSENT")
-        writer.line(f"if {' and '.join(tests)}: {tally.variable} += 1")
+            tests.append(f"{base} is not ABSENT and {base} is not FAILED")
+        if self._is_structured(connection):
+            tests.append(f"{base}.{connection.from_port} is not at.unset")
+        return tests
 
     def _write_wire_value(self, writer: Writer, step: Step, connection: ResolvedConnection) -> None:
         sender = self.by_node.get(connection.from_node)
@@ -619,11 +630,8 @@ class _Fuser:
                 sources = ", ".join(self._read(part) for part in parts)
                 writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
                 checks.append(f"not any(x is FAILED for x in {name})")
-                if isinstance(argument, Coalesce):
-                    checks.append(name)
-                    values.append(f"{name}[0]")
-                else:
-                    values.append(name)
+                checks.append(name)
+                values.append(f"{name}[0]" if isinstance(argument, Coalesce) else name)
             else:
                 values.append(self._read(argument))
         value = values[0] if output.out.single else f"({', '.join(values)}{',' if len(values) == 1 else ''})"

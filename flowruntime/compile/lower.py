@@ -132,11 +132,10 @@ class _Lowering:
                 return
             if self._fusable(node):
                 fused = self._root(stage, stage.scope, None)
-                ports = len(node.node.inputs)
-                fused.calls.append(Call(node, tuple(Item(index) for index in range(ports))))
+                fused.calls.append(Call(node, _items(len(arguments))))
                 self.home[node.id] = fused
             else:
-                self._own_stage(node, stage, unpack=True)
+                self._own_stage(node, stage, unpack=len(arguments) != 1)
             return
         home = homes[0]
         if self._fusable(node) and len(home.calls) >= MAX_FUSED:
@@ -172,8 +171,7 @@ class _Lowering:
         home.outs.append(
             Out(values, tuple(wire for wire, _ in controls), single=single, target=Edge(stage, 0))
         )
-        items = (Item(None),) if single else tuple(Item(index) for index in range(len(arguments)))
-        stage.calls.append(Call(node, items))
+        stage.calls.append(Call(node, _items(len(arguments))))
         self.home[node.id] = stage
 
     def _place_source(self, node: ResolvedNode) -> None:
@@ -451,7 +449,20 @@ class _Lowering:
             if stage.is_leaf and stage.kind != "sink":
                 stage.scope.leaves += 1
             targets = [out.target for out in stage.outs] + stage.edges
-            stage.scope.leaves += sum(1 for edge in targets if edge.target.kind in _SCOPE_ENDS)
+            stage.scope.leaves += sum(1 for edge in targets if _ends_scope(edge))
+
+
+def _ends_scope(edge: Edge) -> bool:
+    """The rows of an edge end at its target: it sends on none, or those of another scope only."""
+    target = edge.target
+    return target.kind in _SCOPE_ENDS or (
+        target.kind == "join" and target.slots[edge.slot].scope is not target.scope
+    )
+
+
+def _items(ports: int) -> tuple[Item, ...]:
+    """The arguments of a node whose inputs come as one row: the value itself for one port, else a tuple."""
+    return (Item(None),) if ports == 1 else tuple(Item(index) for index in range(ports))
 
 
 def _is_trivial(stage: Stage) -> bool:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowcore.errors import LimitExceededError
+from flowcore.errors import CancelledRowError, LimitExceededError
 from flowcore.frame import Frame, Opened, Signal
 from flowruntime.compile.sentinels import ABSENT
 from flowruntime.operators.base import StageOperator, absent_rows
@@ -179,7 +179,7 @@ class ExpandOperator(StageOperator):
         if self.kernel.recording:
             execution = self.kernel.execution_of(family.parent, family.row)
             for row, value in enumerate(values):
-                execution.yielded(self.node.id, (opened.seq, row), value)
+                execution.yielded(self.node.id, opened.order(row), value)
         self.emit(Frame(opened, values))
 
     def _start_task(self) -> bool:
@@ -197,24 +197,33 @@ class ExpandOperator(StageOperator):
         included.
         """
         parent = self._tasks.pop(task)
+        error = None if task.cancelled() else task.exception()
         if self.kernel.closed:
             return
         family = parent.family
-        if task.cancelled():
-            family.failure = self.kernel.stopped(family.parent, family.row)
-        elif (error := task.exception()) is not None:
+        stopped = self.kernel.stopped(family.parent, family.row)
+        if task.cancelled() and stopped is not None:
+            family.failure = stopped
+        elif task.cancelled():
+            message = f"node {self.node.id!r} raised CancelledError, though nobody had cancelled its row"
+            self._note_failure(family, CancelledRowError(message, node=self.node.id))
+        elif error is not None:
             self._note_failure(family, error)
         self._exhausted(parent)
         self._pull()
 
     async def _pull_async(self, parent: _Parent) -> None:
-        async for value in parent.iterator:
-            self._check_count(parent.family, 1)
-            while self._open_children >= self._allowance:
-                self._room = self._room or asyncio.Event()
-                self._room.clear()
-                await self._room.wait()
-            self._emit_children(parent.family, [value])
+        try:
+            async for value in parent.iterator:
+                self._check_count(parent.family, 1)
+                while self._open_children >= self._allowance:
+                    self._room = self._room or asyncio.Event()
+                    self._room.clear()
+                    await self._room.wait()
+                self._emit_children(parent.family, [value])
+        finally:
+            if isinstance(parent.iterator, AsyncGenerator):
+                await parent.iterator.aclose()  # pyright: ignore[reportUnknownMemberType] - of any element type
 
     # --- ends of families -----------------------------------------------------------------------------
 
@@ -246,8 +255,7 @@ class ExpandOperator(StageOperator):
         kernel.in_progress -= 1
         for collect in self.collects:
             collect.family_known(family)
-        if family.closed:
-            family.parent.ledger.cover((family.row,))
+        family.cover_parent()
         self._pass_signals()
 
     def _child_settled(self, opened: Opened, rows: Sequence[int]) -> None:
@@ -255,8 +263,7 @@ class ExpandOperator(StageOperator):
         for row in rows:
             family: Family = opened.families[row]
             family.settled += 1
-            if family.closed:
-                family.parent.ledger.cover((family.row,))
+            family.cover_parent()
         if self._room is not None:
             self._room.set()
         if self._parents and not self._running:
@@ -278,6 +285,9 @@ class ExpandOperator(StageOperator):
         for task, parent in list(self._tasks.items()):
             if parent.family.parent.root(parent.family.row) == (root, row):
                 task.cancel()
+
+    async def until_quiet(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def close(self) -> None:
         for parent in self._parents:

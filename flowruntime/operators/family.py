@@ -11,11 +11,12 @@ from flowcore.frame import Failure, Opened
 class Family:
     """One parent row and what is known of its children."""
 
-    __slots__ = ("failure", "parent", "row", "settled", "size", "total")
+    __slots__ = ("_covered", "failure", "parent", "row", "settled", "size", "total")
 
     def __init__(self, parent: Opened, row: int) -> None:
         self.parent = parent
         self.row = row
+        self._covered = False
         self.size = 0
         """Children opened so far."""
         self.settled = 0
@@ -28,3 +29,9 @@ class Family:
     def closed(self) -> bool:
         """Every child there will ever be is settled."""
         return self.total is not None and self.settled >= self.total
+
+    def cover_parent(self) -> None:
+        """Cover the parent's row once every child there will ever be is settled; once, whoever asks."""
+        if self.closed and not self._covered:
+            self._covered = True
+            self.parent.ledger.cover((self.row,))

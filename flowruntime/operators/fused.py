@@ -21,7 +21,7 @@ from flowruntime.operators.at import At
 from flowruntime.operators.base import StageOperator
 
 if TYPE_CHECKING:
-    from flowruntime.compile.fuse import Fused
+    from flowruntime.compile.fuse import Fused, Output
     from flowruntime.operators.kernel import Kernel
 
 StageFunction = Callable[[list[Any], list[int] | None, At], tuple[list[Any], tuple[int, ...]]]
@@ -117,7 +117,7 @@ class FusedOperator(StageOperator):
                         absent[row] = by_step[step]
                         break
             if column is None:
-                edge.emit(self._error_frame(frame, failures, came_in, output.error_of))
+                edge.emit(self._error_frame(frame, failures, came_in, output))
                 continue
             values, rows = column
             if not output.may_drop:
@@ -129,22 +129,27 @@ class FusedOperator(StageOperator):
         frame: Frame[Any],
         failures: dict[int, dict[int, Failure]],
         came_in: dict[int, Failure],
-        step: int | None,
+        output: Output,
     ) -> Frame[Any]:
-        """The rows that failed at one node, as error records; all others are dropped here or failed
-        elsewhere.
+        """The rows that failed at one node, or on a connection into it, as error records; all others are
+        dropped here or failed elsewhere.
         """
         found: dict[int, Failure] = {}
         others: dict[int, Failure] = {}
-        root = self.stage.root
+        steps, node = self._fused.steps, output.error_of
         for row, failure in came_in.items():
-            here = step == -1 and root is not None and failure.node == root.id
-            (found if here else others)[row] = failure
-        if step is not None and step >= 0:
-            found = {row: by_step[step] for row, by_step in failures.items() if step in by_step}
+            (found if failure.node == node else others)[row] = failure
+        for row, by_step in failures.items():
+            for step in sorted(by_step):
+                if steps[step].name == node:
+                    found[row] = by_step[step]
+                    break
+                if step in output.after:
+                    others.setdefault(row, by_step[step])
         rows = sorted(found)
         values = [self._error_record(frame, row, found[row]) for row in rows]
-        return Frame(frame.opened, values, rows, frame.covers, others or None)
+        reasons = {row: failure for row, failure in others.items() if row not in found}
+        return Frame(frame.opened, values, rows, frame.covers, reasons or None)
 
     def _error_record(self, frame: Frame[Any], row: int, failure: Failure) -> dict[str, Any]:
         opened, root_row = frame.opened.root(row)

@@ -66,7 +66,12 @@ class JoinOperator(StageOperator):
         self._cells: dict[Opened, dict[int, _Cell]] = {}
         self._whole: dict[Opened, list[Frame[Any] | None]] = {}
         """Frames that came whole, waiting for the others to come whole, too: no cell per row."""
-        self._gathers = any(slot.gather for slot in stage.slots)
+        gathering = {slot.port for slot in stage.slots if slot.gather}
+        self._gather_slots = [
+            [index for index, slot in enumerate(stage.slots) if slot.port == port]
+            for port in sorted(gathering)
+        ]
+        self._single = len(stage.constants) == 1
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         if self.kernel.closed:
@@ -74,7 +79,7 @@ class JoinOperator(StageOperator):
         if self._outer[slot]:
             self._keep(slot, frame)
             return
-        if not self._outer_slots and not self._gathers and self._take_whole(slot, frame):
+        if not self._outer_slots and not self._gather_slots and self._take_whole(slot, frame):
             return
         self._take_rows(slot, frame)
 
@@ -100,8 +105,8 @@ class JoinOperator(StageOperator):
         del self._whole[opened]
         ports = [slot.port for slot in self.stage.slots]
         rows = list(zip(*columns, strict=True))
-        if ports != list(range(len(self.stage.constants))):
-            rows = [self._tuple(list(values)) for values in rows]
+        if self._single or ports != list(range(len(self.stage.constants))):
+            rows = [self._row(list(values)) for values in rows]
         self.emit(Frame(opened, rows))
         return True
 
@@ -150,8 +155,8 @@ class JoinOperator(StageOperator):
             cell = cells.pop(row)
             if cell.failure is not None:
                 failed[row] = cell.failure
-            elif not cell.dropped:
-                values.append(self._tuple(cell.values))
+            elif not cell.dropped and not self._nothing_gathered(cell):
+                values.append(self._row(cell.values))
                 rows.append(row)
         if not cells:
             self._cells.pop(opened, None)
@@ -159,8 +164,12 @@ class JoinOperator(StageOperator):
         all_rows = None if whole and len(rows) == opened.size else rows
         self.emit(Frame(opened, values, all_rows, None if whole else done, failed or None))
 
-    def _tuple(self, values: list[Any]) -> tuple[Any, ...]:
-        """The ports' values, defaults and gathered lists in their places."""
+    def _nothing_gathered(self, cell: _Cell) -> bool:
+        """Not one connection of some Gather port has a value."""
+        return any(all(cell.values[slot] is ABSENT for slot in slots) for slots in self._gather_slots)
+
+    def _row(self, values: list[Any]) -> Any:
+        """The ports' values, defaults and gathered lists in their places; of a single port its value."""
         ports: list[Any] = [list(item) if isinstance(item, list) else item for item in self.stage.constants]  # pyright: ignore[reportUnknownArgumentType] - defaults of any type
         gathered: dict[int, list[Any]] = {}
         for slot, value in zip(self.stage.slots, values, strict=True):
@@ -172,7 +181,7 @@ class JoinOperator(StageOperator):
                 ports[slot.port] = value
         for port, items in gathered.items():
             ports[port] = items
-        return tuple(ports)
+        return ports[0] if self._single else tuple(ports)
 
     # --- values of outer rows -------------------------------------------------------------------------
 
@@ -195,6 +204,7 @@ class JoinOperator(StageOperator):
                     ready.setdefault(child, []).append(child_row)
         for child, rows in ready.items():
             self._emit_done(child, self._cells[child], rows)
+        opened.ledger.cover(frame.covers)
 
     def _ask_outer(self, cell: _Cell, opened: Opened, row: int) -> None:
         for slot in self._outer_slots:

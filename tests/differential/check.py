@@ -1,0 +1,150 @@
+"""Running a case for real and holding it against the reference.
+
+Owns: `request_faults`, `stream_faults`: what a case shows that the reference does not expect, as readable lines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from flowcore.states import Completed, Failed, Partial
+from flowruntime.events.bus import EventBus
+from flowruntime.execute.result import RunResult
+from flowruntime.runtime import FlowRuntime
+from tests.differential.case import SOURCE, Case, workflow_of
+from tests.differential.palette import OUTSIDE, PALETTE, Outside, canonical, record_of
+from tests.differential.reference import ROOT, Expected, Reference
+
+
+def quiet_runtime(clock: Any) -> FlowRuntime:
+    """A runtime without watchdog and stored positions; time is the loop's."""
+    return FlowRuntime(watchdog=None, state_dir=None, clock=clock, seed=0)
+
+
+def bag(values: Iterable[Any]) -> Counter[str]:
+    return Counter(repr(canonical(value)) for value in values)
+
+
+async def request_faults(case: Case, runtime: FlowRuntime) -> list[str]:
+    """Every record as a request of its own, one after the other."""
+    workflow, reference = workflow_of(case), Reference(case)
+    faults: list[str] = []
+    for index, number in enumerate(case.records):
+        result = await runtime.execute(workflow, {SOURCE: {"out": record_of(number)}})
+        expected = reference.run(index=index)
+        compare = _cut_short if _stops(case, expected) else _complete
+        faults += [f"record {index}: {fault}" for fault in compare(case, reference, expected, result)]
+    return faults
+
+
+def _stops(case: Case, expected: Expected) -> list[str]:
+    """Nodes whose failure ends the run."""
+    return [
+        node.id
+        for node in case.nodes
+        if expected.failures(node.id) and case.stops(node.id) and not case.handled(node.id)
+    ]
+
+
+def _complete(case: Case, reference: Reference, expected: Expected, result: RunResult) -> Iterable[str]:
+    failures = sum(expected.failures(node.id) for node in case.nodes)
+    if type(result.state) is not (Partial if failures else Completed):
+        yield f"state {result.state}, expected {failures} failures; cause {result.cause!r}"
+    handled = sum(expected.failures(node.id) for node in case.nodes if case.handled(node.id))
+    if result.handled != (failures > 0 and handled == failures):
+        yield f"handled is {result.handled}, of {failures} failures {handled} were taken"
+    for node in case.nodes:
+        kind, outcome = PALETTE[node.kind], result.outcomes[node.id]
+        failed, ran = expected.failures(node.id), expected.completed[node.id]
+        state = "failed" if failed else "completed" if ran else "skipped"
+        if (outcome.state, outcome.failed) != (state, failed) or outcome.rows != ran:
+            yield f"{node.id} is {outcome}, expected {state}, rows {ran}, failed {failed}"
+        if state == "skipped" and not _explains(outcome.cause, expected.causes[node.id]):
+            yield f"{node.id} is skipped by {outcome.cause}, expected one of {expected.causes[node.id]}"
+        if len(result.errors.get(node.id, ())) != failed:
+            yield f"{node.id} has errors {result.errors.get(node.id)}, expected {failed}"
+        if kind.role == "sink":
+            got = bag(result.captured.get(node.id, ()))
+            if got != bag(expected.sinks[node.id]):
+                yield f"sink {node.id} has {got}, expected {bag(expected.sinks[node.id])}"
+            continue
+        repeated = reference.scope_out[node.id] != ROOT
+        for port in kind.outputs:
+            values = expected.outputs[node.id][port]
+            given = result.outputs.get(node.id, {}).get(port, ...)
+            found = [] if given is ... else given if repeated else [given]
+            if canonical(found) != canonical(values) and not (
+                _unordered(reference, node.id) and bag(found) == bag(values)
+            ):
+                yield f"{node.id}.{port} gave {found}, expected {values}"
+
+
+def _explains(cause: str | None, causes: set[str]) -> bool:
+    return cause in causes or cause == "branch not taken"
+
+
+def _unordered(reference: Reference, node_id: str) -> bool:
+    """Rows of several connections of one port come in the order of time."""
+    return any("." in opener for opener in reference.scope_out[node_id])
+
+
+def _cut_short(case: Case, reference: Reference, expected: Expected, result: RunResult) -> Iterable[str]:
+    """A failure ended it: no node shows more than it would have in full, and the run says so."""
+    del reference
+    stops = _stops(case, expected)
+    if type(result.state) is not Failed:
+        yield f"state {result.state}, expected failed by one of {stops}"
+    if not any(result.errors.get(node) for node in stops):
+        yield f"errors {result.errors}, expected one of {stops}"
+    for node in case.nodes:
+        outcome = result.outcomes[node.id]
+        if outcome.failed > expected.failures(node.id) or outcome.rows > expected.completed[node.id]:
+            yield f"{node.id} is {outcome}, more than expected"
+        for port, given in result.outputs.get(node.id, {}).items():
+            found = bag(given if isinstance(given, list) else [given])
+            if found - bag(expected.outputs[node.id][port]):
+                yield f"{node.id}.{port} gave {given}, which it never would have"
+        if bag(result.captured.get(node.id, ())) - bag(expected.sinks[node.id]):
+            yield f"sink {node.id} has more than expected"
+
+
+async def stream_faults(case: Case, runtime: FlowRuntime, outside: Outside) -> list[str]:
+    """All records as one continuous run."""
+    outside.records, outside.undecodable = case.records, case.undecodable
+    OUTSIDE.set(outside)
+    run = await runtime.start(workflow_of(case))
+    result = await run.wait()
+    return list(compare_stream(case, result, outside))
+
+
+def compare_stream(case: Case, result: RunResult, outside: Outside) -> Iterable[str]:
+    """A run that came to its own end."""
+    expected = Reference(case).total()
+    stops = _stops(case, expected)
+    failures = sum(expected.failures(node.id) for node in case.nodes)
+    state = Failed if stops else Partial if failures else Completed
+    if type(result.state) is not state:
+        yield f"state {result.state}, expected {state.__name__}; cause {result.cause!r}"
+        return
+    for node in case.nodes:
+        counts, failed = result.counts[node.id], expected.failures(node.id)
+        got = (counts.completed, counts.failed, counts.handled, counts.dropped, counts.unrouted)
+        wanted = (
+            expected.completed[node.id],
+            failed,
+            failed if case.handled(node.id) else 0,
+            expected.dropped[node.id],
+            expected.unrouted[node.id],
+        )
+        if not stops and got != wanted:
+            yield f"{node.id} counts {got}, expected {wanted} (completed failed handled dropped unrouted)"
+        written, all_of_it = bag(outside.written.get(node.id, ())), bag(expected.sinks[node.id])
+        if written - all_of_it or (not stops and written != all_of_it):
+            yield f"sink {node.id} has {written}, expected {all_of_it}"
+    if not stops and result.records != len(case.records):
+        yield f"{result.records} records settled of {len(case.records)}"
+
+
+__all__ = ["EventBus", "compare_stream", "quiet_runtime", "request_faults", "stream_faults"]

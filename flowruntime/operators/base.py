@@ -76,6 +76,12 @@ class StageOperator:
         if rows:
             self.emit(Frame(opened, [], [], rows, failed))
 
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        """Take out whatever waits or runs here for one root record; its rows are answered for soon."""
+
+    async def until_quiet(self) -> None:
+        """After `close`: until nothing of this stage runs any more."""
+
     def close(self) -> None:
         """The chain is taken down: drop what is held. Idempotent."""
 

@@ -81,7 +81,9 @@ class BatchOperator(StageOperator):
             del opened, rows
             cover_all(members)
 
-        self.emit(Frame(kernel.open_child(self.stage.scope, [members[0]], settled), [value]))
+        child = kernel.open_child(self.stage.scope, [members[0]], settled)
+        child.members = [members]
+        self.emit(Frame(child, [value]))
 
     def _fail(self, members: Sequence[tuple[Opened, int]], error: Exception) -> None:
         """Every row of the batch fails; the error port is given each of them."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class _Origin:
     """One row inside the operator."""
 
-    __slots__ = ("answered", "children", "covered", "opened", "row", "timer")
+    __slots__ = ("answered", "children", "covered", "failed", "opened", "row", "timer")
 
     def __init__(self, opened: Opened, row: int) -> None:
         self.opened = opened
@@ -44,6 +44,7 @@ class _Origin:
         self.answered = False
         self.children = 0
         self.covered = False
+        self.failed = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -129,6 +130,8 @@ class OpaqueOperator(StageOperator):
                 )
             )
             return
+        if origin.failed:
+            return
         if self._explicit and origin.covered:
             self._on_error(
                 ContractError(
@@ -174,10 +177,29 @@ class OpaqueOperator(StageOperator):
             f"operator {self.node.id!r} did not answer for a row within {self._timeout_s} s; forward it, or record.drop()",
             node=self.node.id,
         )
-        origin.covered = True
+        self._fail(origin, error)
+
+    def _fail(self, origin: _Origin, error: Exception) -> None:
+        """The row fails here; what the operator still says of it is not heard."""
+        kernel = self.kernel
+        origin.covered = origin.failed = True
         self._release(origin)
-        self.kernel.failed(self.node.id, origin.opened, origin.row, error)
-        origin.opened.ledger.cover((origin.row,))
+        failure = kernel.failed(self.node.id, origin.opened, origin.row, error)
+        if self.node.id not in kernel.handled or kernel.closed:
+            origin.opened.ledger.cover((origin.row,))
+            return
+
+        def settled(opened: Opened, rows: Sequence[int]) -> None:
+            del opened, rows
+            origin.opened.ledger.cover((origin.row,))
+
+        child = kernel.open_child(self.stage.scope, [(origin.opened, origin.row)], settled)
+        self.emit(Frame(child, [], [], None, {0: failure}))
+
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        for origin in [each for each in self._open if each.opened.root(each.row) == (root, row)]:
+            origin.answered = origin.failed = True
+            self._try_cover(origin)
 
     def _on_error(self, error: Exception) -> None:
         if self._failed or self.kernel.closed:
@@ -193,10 +215,7 @@ class OpaqueOperator(StageOperator):
                 f"operator {self.node.id!r} completed without answering for a row; forward it, or record.drop()",
                 node=self.node.id,
             )
-            origin.covered = True
-            self._release(origin)
-            self.kernel.failed(self.node.id, origin.opened, origin.row, error)
-            origin.opened.ledger.cover((origin.row,))
+            self._fail(origin, error)
         self.emit_signal(End())
 
     def close(self) -> None:

@@ -65,14 +65,14 @@ class OutcomeOperator(StageOperator):
         end, port, seq = self._end, self._ports[slot], opened.seq
         inner = opened.parents is not None
         for row, value in zip(frame.present, frame.values, strict=True):
-            root, root_row = opened.root(row) if inner else (opened, row)
-            if root.outcomes is None:
-                root.outcomes = {}
-            reached = root.outcomes.get(root_row)
-            if reached is None:
-                reached = root.outcomes[root_row] = Reached()
-            reached.items.append((end, port, seq, row, value))
-            reached.many = reached.many or inner
+            for root, root_row in opened.roots(row) if inner else ((opened, row),):
+                if root.outcomes is None:
+                    root.outcomes = {}
+                reached = root.outcomes.get(root_row)
+                if reached is None:
+                    reached = root.outcomes[root_row] = Reached()
+                reached.items.append((end, port, seq, row, value))
+                reached.many = reached.many or inner
         opened.ledger.cover(frame.covers)
 
     def signal(self, signal: Signal) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -21,31 +20,7 @@ from flowcore.connector import Assigned, Credit, Position, Reader, Revoked, Rows
 from flowcore.context import SinkContext, SourceContext
 from flowcore.node import node
 from flowruntime.runtime import FlowRuntime
-
-
-class _JumpingSelector(selectors.DefaultSelector):
-    """Never waits for a timer: the loop's time jumps there instead."""
-
-    jumped_s = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            found = super().select(5)
-            if not found:
-                raise AssertionError("nothing will ever happen again: the test hangs")
-            return found
-        if timeout > 0:
-            self.jumped_s += timeout
-        return super().select(0)
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.jumped_s
+from flowruntime.testing.virtual import run_virtual
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -53,8 +28,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
     @functools.wraps(test)
     def run(**fixtures: Any) -> None:
-        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
-            runner.run(_checked(test(**fixtures)))
+        run_virtual(_checked(test(**fixtures)))
 
     run.__signature__ = inspect.signature(test)  # pyright: ignore[reportFunctionMemberAccess] - pytest reads it
     del run.__wrapped__  # pyright: ignore[reportAttributeAccessIssue] - else pytest takes it for a coroutine

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flowcore import Workflow, node
-from flownodes.text.clean import clean
 from flowruntime import run
 
 PEOPLE = [
-    {"name": "  Ada ", "language": "en"},
+    {"name": "Ada", "language": "en"},
     {"name": "", "language": "en"},
     {"name": "Émilie", "language": "fr"},
 ]
 
 
 @node("hello.named", kind="filter")
-def named(person: dict[str, Any]) -> bool:
-    """Lets people with a name pass."""
+def named(person: dict[str, str]) -> bool:
+    """Lets those pass who have a name."""
     return person["name"] != ""
 
 
 @node("hello.greet")
-def greet(name: str, language: str) -> str:
-    """A greeting in that language."""
-    return f"{'Bonjour' if language == 'fr' else 'Hello'} {name}"
+def greet(person: dict[str, str]) -> str:
+    """A greeting in the person's language."""
+    return f"Bonjour {person['name']} !" if person["language"] == "fr" else f"Hello {person['name']}!"
 
 
-wf = Workflow("hello")
-people = wf.add("memory.source", id="people", config={"values": PEOPLE})
-person = wf.add(named, id="named")
-name = wf.add(clean, id="clean")
-greeting = wf.add(greet, id="greet")
-screen = wf.add("stdio.sink", id="screen", config={"format": "lines"})
-wf.chain(people, person)
-wf.connect(person["out.name"], name)
-wf.connect(name, greeting["name"])
-wf.connect(person["out.language"], greeting["language"])
-wf.chain(greeting, screen)
+workflow = Workflow("hello")
+workflow.chain(
+    workflow.add("memory.source", id="people", config={"values": PEOPLE}),
+    workflow.add(named),
+    workflow.add(greet),
+    workflow.add("stdio.sink", id="screen", config={"format": "lines"}),
+)
 
 if __name__ == "__main__":
-    print(run(wf, name=" Grace", language="fr").captured["screen"][0])
+    print(run(workflow, name="Grace", language="en").captured["screen"][0])

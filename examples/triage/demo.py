@@ -120,12 +120,15 @@ class Replay:
         workflow = load_workflow(HERE / "triage.yaml", params=params)
         async with FlowRuntime(state_dir=None) as runtime:
             display = _display(runtime, workflow)
-            watcher = asyncio.create_task(self._watch(display))
+            watch = Watch(self._out, display)
+            watcher = asyncio.create_task(watch.follow())
             try:
                 return await self._stream(runtime, workflow)
             finally:
                 watcher.cancel()
                 await asyncio.gather(watcher, return_exceptions=True)
+                watch.look(last=True)
+                self.first_record_s = watch.first_record_s
                 await display.stop()
 
     async def _stream(self, runtime: FlowRuntime, workflow: Workflow) -> RunResult:
@@ -139,19 +142,34 @@ class Replay:
         self.interrupted = interrupts.count > 0
         return result
 
-    async def _watch(self, display: Display) -> None:
-        """Note when the first record is there, and show alerts as they are written."""
-        alerts = Tail(self._out / "alerts.jsonl")
-        fresh: list[str] = []
-        said = time.monotonic()
+
+class Watch:
+    """Sees the first record come, and shows alerts as they are written."""
+
+    def __init__(self, out: Path, display: Display) -> None:
+        self.first_record_s: float | None = None
+        """From the start of this process."""
+        self._out = out
+        self._display = display
+        self._alerts = Tail(out / "alerts.jsonl")
+        self._fresh: list[str] = []
+        self._said = time.monotonic()
+
+    async def follow(self) -> None:
+        """Until cancelled."""
         while True:
+            self.look()
             await asyncio.sleep(_LOOK_EVERY_S)
-            if self.first_record_s is None and any(_size(self._out, queue) for queue in QUEUES):
-                self.first_record_s = time.monotonic() - STARTED
-            fresh += alerts.new_lines()
-            if fresh and (display.live or time.monotonic() - said >= _LINE_EVERY_S):
-                _say(display, fresh)
-                fresh, said = [], time.monotonic()
+
+    def look(self, *, last: bool = False) -> None:
+        """See what has been written since the last look."""
+        now = time.monotonic()
+        if self.first_record_s is None and any(_size(self._out, queue) for queue in QUEUES):
+            self.first_record_s = now - STARTED
+        self._fresh += self._alerts.new_lines()
+        if self._fresh and (last or self._display.live or now - self._said >= _LINE_EVERY_S):
+            _say(self._display, self._fresh)
+            self._fresh, self._said = [], now
 
 
 def _display(runtime: FlowRuntime, workflow: Workflow) -> Display:

@@ -182,11 +182,13 @@ def _display(runtime: FlowRuntime, workflow: Workflow) -> Display:
 
 def _say(display: Display, lines: list[str]) -> None:
     shown = lines if display.live else lines[-_SHOWN_ALERTS:]
-    for line in shown:
-        alert = json.loads(line)
-        display.say(f"ALERT  {alert['intent']}  {alert['confidence']:.2f}  {alert['text']}")
+    texts = [
+        f"ALERT  {alert['intent']}  {alert['confidence']:.2f}  {alert['text']}"
+        for alert in map(json.loads, shown)
+    ]
     if len(shown) < len(lines):
-        display.say(f"ALERT  and {len(lines) - len(shown)} more")
+        texts.append(f"ALERT  and {len(lines) - len(shown)} more")
+    display.say("\n".join(texts))
 
 
 def _size(out: Path, queue: str) -> int:

@@ -415,8 +415,13 @@ class BatchingOperator(WaitingOperator):
         self.pool.cancel_where(self._batch_lane, lambda _: True)
 
     def statistics(self) -> dict[str, Any]:
-        running = sum(len(batch.extra) for batch in self._batch_lane.running)
-        return {**super().statistics(), "in_flight": running, "gathering": len(self._gathering)}
+        figures, lane = super().statistics(), self._batch_lane
+        return {
+            **figures,
+            "in_flight": sum(len(batch.extra) for batch in lane.running),
+            "queued": figures["queued"] + sum(len(batch.extra) for batch in lane.queued),
+            "gathering": len(self._gathering),
+        }
 
 
 class _BatchOwner:

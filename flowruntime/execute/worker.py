@@ -20,7 +20,7 @@ from flowcore.definition import NodeDefinition
 from flowcore.errors import FlowError, NodeFailedError
 from flowcore.frame import Opened
 from flowcore.policies import NodePolicies
-from flowruntime.compile.bounds import budget_of, concurrency_of
+from flowruntime.compile.bounds import budget_of, concurrency_of, limits_of
 from flowruntime.compile.resolved import ResolvedGraph, ResolvedNode
 from flowruntime.execute.context import (
     BatchCallContext,
@@ -77,7 +77,9 @@ class Worker:
         self.instances: dict[str, Any] = {}
         self.pools: dict[str, StagePool] = {}
         self.writers: dict[str, SinkWriter] = {}
-        self.limits: dict[str, Limit] = dict(limits)
+        self._shared = limits
+        self.limits: dict[str, Limit] = {}
+        """The workflow's own, by name."""
         self._offloaders: dict[str, Offloader] = {}
         self._initialized: list[tuple[str, Any]] = []
         self._rng = random.Random(seed)
@@ -185,20 +187,9 @@ class Worker:
         return self.limits[name]
 
     def _pool(self, node: ResolvedNode, instance: Any) -> StagePool:
-        settings = self.graph.settings
-        limits = [self._limit(f"node:{node.id}", concurrency_of(node))]
-        node_type = node.definition.type
-        if "runtime:*" in self.limits:
-            limits.append(self.limits["runtime:*"])
-        if settings.max_parallel is not None:
-            limits.append(self._limit("*", settings.max_parallel))
-        if node_type in settings.limits.types:
-            limits.append(self._limit(f"type:{node_type}", settings.limits.types[node_type]))
-        elif f"type:{node_type}" in self.limits:
-            limits.append(self.limits[f"type:{node_type}"])
-        resource = node.policies.resource
-        if resource is not None:
-            limits.append(self._limit(f"resource:{resource}", settings.limits.resources.get(resource, 1)))
+        limits = [self._limit(limit.name, limit.rows) for limit in limits_of(self.graph, node)]
+        names = ("runtime:*", f"type:{node.definition.type}", f"resource:{node.policies.resource}")
+        limits += [self._shared[name] for name in names if name in self._shared]
         batched = node.node.batched
 
         def context(job: Job) -> Any:
@@ -236,6 +227,7 @@ class Worker:
         return {
             "budget": self.budget.statistics(),
             "limits": {name: limit.statistics() for name, limit in self.limits.items()},
+            "shared_limits": {name: limit.statistics() for name, limit in self._shared.items()},
             "pools": {name: pool.statistics() for name, pool in self.pools.items()},
             "sinks": {name: writer.statistics() for name, writer in self.writers.items()},
         }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore import NodeContext, Workflow, node
+from flowcore.errors import ValidationFailedError
 from tests.behaviour.harness import now, runtime, virtual
 
 
@@ -105,14 +106,12 @@ async def test_a_resource_is_shared_by_the_nodes_that_name_it() -> None:
 
 
 @virtual
-async def test_a_resource_without_a_declared_limit_is_exclusive() -> None:
-    gauge = Gauge()
+async def test_a_resource_nobody_declared_is_refused_before_anything_runs() -> None:
     wf = Workflow("gpu")
-    for name in ("a", "b"):
-        wf.add(gauged(gauge, f"g.{name}"), id=name, resource="printer")
+    wf.add(gauged(Gauge(), "g.a"), id="a", resource="printer")
     async with runtime() as rt:
-        await rt.execute(wf, {"a": {"value": 0}, "b": {"value": 0}})
-    assert gauge.peak["*"] == 1
+        with pytest.raises(ValidationFailedError, match="printer"):
+            await rt.execute(wf, {"a": {"value": 0}})
 
 
 @pytest.mark.parametrize(("of_runtime", "of_workflow"), [(2, 8), (8, 2)])
@@ -172,12 +171,13 @@ async def test_a_limit_of_one_over_a_whole_stream_with_several_stages_does_not_d
 async def test_nested_workflows_eight_deep_run_under_a_global_limit_of_eight() -> None:
     gauge = Gauge()
     inner = Workflow("deepest")
+    leaf = gauged(gauge, "g.leaf")
     for index in range(4):
-        inner.add(gauged(gauge, "g.leaf"), id=f"leaf{index}")
+        inner.add(leaf, id=f"leaf{index}")
     for depth in range(7):
         outer = Workflow(f"level{depth}")
-        a, b = outer.add(gauged(gauge, f"g.l{depth}"), id="a"), outer.add(inner, id="inner")
-        del a, b
+        outer.add(gauged(gauge, f"g.l{depth}"), id="a")
+        outer.add(inner, id="inner")
         inner = outer
     async with runtime(max_parallel=8) as rt:
         graph = rt.validate(inner, mode="request")

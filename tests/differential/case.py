@@ -47,7 +47,7 @@ class Case(NamedTuple):
     on_error: str = "continue"
     undecodable: frozenset[int] = frozenset()
     """Indexes of records the source cannot decode (streams only)."""
-    settings: tuple[tuple[str, int], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
 
     def node(self, node_id: str) -> NodeDecl:
         return next(node for node in self.nodes if node.id == node_id)

@@ -10,17 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowcore.states import Completed, Failed, Partial
-from flowruntime.events.bus import EventBus
 from flowruntime.execute.result import RunResult
 from flowruntime.runtime import FlowRuntime
 from tests.differential.case import SOURCE, Case, workflow_of
 from tests.differential.palette import OUTSIDE, PALETTE, Outside, canonical, record_of
 from tests.differential.reference import ROOT, Expected, Reference
-
-
-def quiet_runtime(clock: Any) -> FlowRuntime:
-    """A runtime without watchdog and stored positions; time is the loop's."""
-    return FlowRuntime(watchdog=None, state_dir=None, clock=clock, seed=0)
 
 
 def bag(values: Iterable[Any]) -> Counter[str]:
@@ -34,9 +28,16 @@ async def request_faults(case: Case, runtime: FlowRuntime) -> list[str]:
     for index, number in enumerate(case.records):
         result = await runtime.execute(workflow, {SOURCE: {"out": record_of(number)}})
         expected = reference.run(index=index)
-        compare = _cut_short if _stops(case, expected) else _complete
-        faults += [f"record {index}: {fault}" for fault in compare(case, reference, expected, result)]
+        faults += [f"record {index}: {fault}" for fault in compare_request(case, reference, expected, result)]
     return faults
+
+
+def compare_request(
+    case: Case, reference: Reference, expected: Expected, result: RunResult
+) -> Iterable[str]:
+    """A request that came to its own end."""
+    compare = _cut_short if _stops(case, expected) else _complete
+    return compare(case, reference, expected, result)
 
 
 def _stops(case: Case, expected: Expected) -> list[str]:
@@ -145,6 +146,3 @@ def compare_stream(case: Case, result: RunResult, outside: Outside) -> Iterable[
             yield f"sink {node.id} has {written}, expected {all_of_it}"
     if not stops and result.records != len(case.records):
         yield f"{result.records} records settled of {len(case.records)}"
-
-
-__all__ = ["EventBus", "compare_stream", "quiet_runtime", "request_faults", "stream_faults"]

@@ -169,7 +169,7 @@ def _candidates(case: Case) -> Iterator[Case]:
                 yield case._replace(conns=tuple(plain if o is conn else o for o in case.conns))
     for at, node in enumerate(case.nodes):
         simple = {"slow_many": "many", "slow_two": "two", "slow_gather": "gather", "unordered": "slow",
-                  "by_key": "slow", "retried": "slow", "thread": "slow", "slow_keep": "keep", "slow": "one",
+                  "by_key": "slow", "retried": "slow", "cancels": "slow", "thread": "slow", "slow_keep": "keep", "slow": "one",
                   "slow_split": "split", "split": "either"}.get(node.kind)  # fmt: skip
         for changed in (
             node._replace(fail=0) if node.fail else None,

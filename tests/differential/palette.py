@@ -206,6 +206,16 @@ async def retried(a: Any, ctx: NodeContext, *, tag: str, fail: int = 0) -> Any:
     return made(number)
 
 
+@node("case.cancels", concurrency=2)
+async def cancels(a: Any, *, tag: str, fail: int = 0) -> Any:
+    """Fails the way a library does that cancels itself."""
+    await wait(mixed(tag, a))
+    try:
+        return ref_map(tag, fail, a)
+    except PaletteError:
+        raise asyncio.CancelledError from None
+
+
 @node("case.batched", batch=Batch(max_items=3), concurrency=2)
 async def batched(items: Sequence[Any], *, tag: str, fail: int = 0) -> list[Any]:
     await wait(sum(mixed(tag, item) for item in items))
@@ -296,12 +306,14 @@ class Outside:
     undecodable: frozenset[int] = frozenset()
     position: int = 0
     written: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    refused: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     commits: list[int] = field(default_factory=list[int])
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     slow_source: bool = False
     slow_sinks: bool = False
     sink_failures: float = 0.0
     """Share of writes that raise, and of rows refused one by one."""
+    on_commit: Callable[[int], None] = lambda _: None
 
 
 OUTSIDE: ContextVar[Outside] = ContextVar("outside")
@@ -346,6 +358,7 @@ class CaseReader:
         )
 
     async def commit(self, position: Any) -> None:
+        self._outside.on_commit(position)
         self._outside.commits.append(position)
         self._outside.position = position
 
@@ -361,16 +374,17 @@ class CaseSink(Sink[TagConfig, Any], type="case.sink"):
         chance = outside.chance
         if outside.slow_sinks:
             await asyncio.sleep(chance.randrange(6) * 0.002)
-        if chance.random() < outside.sink_failures:
-            raise PaletteError(f"sink {self.config.tag} is down")
         refused = {
             index: PaletteError("refused")
             for index in range(len(batch.values))
             if chance.random() < outside.sink_failures
         }
-        outside.written.setdefault(self.config.tag, []).extend(
-            value for index, value in enumerate(batch.values) if index not in refused
-        )
+        down = chance.random() < outside.sink_failures
+        for index, value in enumerate(batch.values):
+            where = outside.refused if down or index in refused else outside.written
+            where.setdefault(self.config.tag, []).append(value)
+        if down:
+            raise PaletteError(f"sink {self.config.tag} is down")
         return refused
 
 
@@ -412,6 +426,7 @@ PALETTE: dict[str, Kind] = {
     "by_key": Kind(by_key, "map", ref_by_key),
     "slow_keep": Kind(slow_keep, "filter", ref_filter),
     "retried": Kind(retried, "map", ref_retry),
+    "cancels": Kind(cancels, "map", ref_map, weight=1),
     "batched": Kind(batched, "map", ref_map, ("items",)),
     "lingering": Kind(lingering, "map", ref_map, ("items", "others")),
     "thread": Kind(thread, "map", ref_map, weight=1),

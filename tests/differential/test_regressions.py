@@ -69,7 +69,7 @@ CASES = {
         NodeDecl("many", "many"),
         NodeDecl("slow", "slow"),
         NodeDecl("both", "two"),
-        _when("src", "never", "a", "value.m.k > 9"),
+        _when("src", "never", "a", "value.n % 2 == 0"),
         Conn("never", "out", "many", "a"),
         Conn("src", "out", "slow", "a"),
         Conn("slow", "out", "both", "a"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,26 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(
     assert install in ran.stderr
     assert not (out / "summary.json").exists()
     assert all(records_of(out / f"{queue}.jsonl") == [] for queue in QUEUES)
+
+
+def test_an_interrupt_finishes_what_is_in_flight_and_gives_no_summary(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-m", "examples.triage.demo", "--out", str(out)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "PYTHONUTF8": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr is not None
+        assert any("in flight" in line for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+    written = sum(len(records_of(out / f"{queue}.jsonl")) for queue in QUEUES)
+    assert running.returncode == 130, rest
+    assert 0 < written < 3_080
+    assert f"interrupted after {written:,} queries" in rest
+    assert not (out / "summary.json").exists()
 
 
 def record(line: int, label: str = "a", intent: str = "a") -> dict[str, Any]:

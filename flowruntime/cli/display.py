@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from flowcore.events import Gap, StageProgress
+from flowruntime.cli.failures import say
 from flowruntime.cli.progress import HEAD, Progress
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class _Lines:
         self.say(progress.line(elapsed_s))
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -109,13 +111,14 @@ class _Table:
 
     def say(self, text: str) -> None:
         if self._live is None:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
         else:
             self._live.console.print(text, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
 
     def close(self) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):  # the terminal has gone away
+                self._live.stop()
 
 
 def _rich_table(progress: Progress, elapsed_s: float) -> Table:

@@ -9,6 +9,7 @@ Always holds: an error that is not ours and not the system's is not explained aw
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from flowcore.errors import BuildError, FlowError, Problem, ValidationFailedError
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 FAILED: Final = 1
 USAGE: Final = 2
+
+
+def say(text: str) -> None:
+    """One line on standard error; when nobody reads that any more, there is nobody to tell."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class UsageError(BuildError, ValueError):

@@ -85,7 +85,9 @@ def _guarded(name: str, command: Callable[..., object], tokens: list[str]) -> in
     from flowruntime.cli.parsing import call
 
     try:
-        return call(name, command, tokens)
+        code = call(name, command, tokens)
+        sys.stdout.flush()  # here, where a reader that has gone is caught, and not when Python exits
+        return code
     except BrokenPipeError:
         # Whoever read our output has gone. Python flushes stdout at exit, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,10 +96,10 @@ def _guarded(name: str, command: Callable[..., object], tokens: list[str]) -> in
         print("flow: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        code = exit_code_of(name, error)
-        if code is None:
+        known = exit_code_of(name, error)
+        if known is None:
             raise
-        return code
+        return known
 
 
 def _unknown(name: str) -> int:

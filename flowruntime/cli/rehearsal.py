@@ -40,7 +40,7 @@ def rehearse(target: Target, *, given: Any, as_request: bool) -> int:
         plan = lower(graph, mode="request")
     else:
         plan = planned(target.workflow, target.registry())
-    problems = list(_problems(plan.graph))
+    problems = list(_problems(plan.graph, target.file))
     if problems:
         raise ValidationFailedError(problems)
     sys.stdout.write(explain(describe(plan)))
@@ -48,23 +48,23 @@ def rehearse(target: Target, *, given: Any, as_request: bool) -> int:
     return 0
 
 
-def _problems(graph: ResolvedGraph) -> Iterator[Problem]:
+def _problems(graph: ResolvedGraph, file: str) -> Iterator[Problem]:
     secrets = SecretStore()
     for node in graph.nodes.values():
         for path, name in _secrets(node.raw_config, ("nodes", node.id, "config")):
             try:
                 secrets.resolve(name)
             except SecretNotFoundError as fault:
-                yield Problem(path=path_text(path), message=str(fault), line=node.line)
+                yield Problem(path=path_text(path), message=str(fault), line=node.line, file=file)
         if node.role in ("source", "sink"):
-            yield from _connector(node)
+            yield from _connector(node, file)
 
 
-def _connector(node: ResolvedNode) -> Iterator[Problem]:
+def _connector(node: ResolvedNode, file: str) -> Iterator[Problem]:
     try:
         node.definition.implementation(node.config)
     except FlowError as fault:
-        yield Problem(path=f"nodes.{node.id}.config", message=str(fault), line=node.line)
+        yield Problem(path=f"nodes.{node.id}.config", message=str(fault), line=node.line, file=file)
 
 
 def _secrets(value: object, at: Path) -> Iterator[tuple[Path, str]]:

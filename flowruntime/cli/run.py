@@ -7,15 +7,16 @@ Does not own: running (flowruntime.runtime), figures and drawing (progress, disp
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import msgspec
 from cyclopts import Parameter
 
 from flowcore.settings import Delivery
-from flowruntime.cli.failures import UsageError, print_problems
+from flowruntime.cli.failures import UsageError, print_problems, say
 from flowruntime.cli.given import read_input
 from flowruntime.cli.planning import has_source
 from flowruntime.cli.signals import Interrupts
@@ -111,10 +112,23 @@ def _check(input: str | None, limit: int | None, *, write: bool, fresh: bool) ->
         raise UsageError("--write is for requests (--input); a stream always writes")
 
 
+class _CurrentStderr(io.TextIOBase):
+    """Standard error as it is when something is written: the live display puts itself in its place."""
+
+    def write(self, text: str, /) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 def _configure_logging(format: LogFormat) -> None:
     from flowruntime.telemetry.logs import configure_logging
 
-    configure_logging(format)
+    configure_logging(format, stream=cast("TextIO", _CurrentStderr()))
 
 
 async def _run(target: Target, options: Options, given: Any, *, as_request: bool) -> int:
@@ -147,7 +161,7 @@ async def _watch(runtime: FlowRuntime, target: Target, options: Options, stack: 
         from flowruntime.cli.eventlines import json_line, pretty_line
 
         line = json_line if options.events == "jsonl" else pretty_line
-        listener = runtime.events.listen(lambda event: print(line(event), file=sys.stderr), name="--events")
+        listener = runtime.events.listen(lambda event: say(line(event)), name="--events")
         stack.callback(listener.close)
     if options.record is not None:
         import time
@@ -185,7 +199,7 @@ async def _request(
         return INTERRUPTED
     result = work.result()
     if options.events != "jsonl" and (sys.stderr.isatty() or not result.ok):
-        print(request_summary(result), file=sys.stderr)
+        say(request_summary(result))
     _print_result(result, graph, as_request=True)
     return exit_code(result, interrupted=interrupts.count > 0)
 
@@ -211,7 +225,7 @@ async def _stream(runtime: FlowRuntime, target: Target, options: Options, graph:
             return INTERRUPTED
         result = await started.result().wait()
     if options.events != "jsonl":
-        print(stream_summary(result), file=sys.stderr)
+        say(stream_summary(result))
     _print_result(result, graph, as_request=False)
     return exit_code(result, interrupted=interrupts.count > 0)
 

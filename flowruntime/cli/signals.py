@@ -3,16 +3,18 @@
 Owns: the handlers while a run or request is under way.
 Does not own: draining and aborting (the run).
 
-Always holds: the handlers of before are back when the block is left.
+Always holds: the handlers of before are back when the block is left; a standard error that has gone away
+keeps no signal from being obeyed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
+
+from flowruntime.cli.failures import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -60,15 +62,11 @@ class Interrupts:
     def _handle(self, number: signal.Signals) -> None:
         self.count += 1
         if self.count == 1:
-            print(
-                f"flow: {number.name}: finishing what is in flight; once more to abort",
-                file=sys.stderr,
-                flush=True,
-            )
             self._start(self._drain())
+            say(f"flow: {number.name}: finishing what is in flight; once more to abort")
         elif self.count == _ABORTS:
-            print(f"flow: {number.name}: aborting", file=sys.stderr, flush=True)
             self._start(self._abort())
+            say(f"flow: {number.name}: aborting")
 
     def _start(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)

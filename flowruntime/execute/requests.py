@@ -31,6 +31,7 @@ from flowcore.states import Cancelled, Completed, Failed
 from flowruntime.compile.chain import Chain, Program
 from flowruntime.execute.execution import Execution
 from flowruntime.execute.result import RunResult, result_of
+from flowruntime.flowcontrol.pool import PATIENCE_S
 from flowruntime.operators.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 4_096
 """Requests of one workflow in work at once when its settings do not say."""
 
-_PATIENCE_S = 5.0
-"""How long a cancelled request waits for nodes that do not end."""
 
 
 class RequestChain:
@@ -229,7 +228,7 @@ class RequestChain:
     def _cancel(self, execution: Execution, error: BaseException) -> None:
         if execution.stopped is None:
             execution.stopped = Failure("", error)
-        asyncio.get_running_loop().call_later(_PATIENCE_S, self._give_up, execution)
+        asyncio.get_running_loop().call_later(PATIENCE_S, self._give_up, execution)
         self._take_out(execution)
 
     def _take_out(self, execution: Execution) -> None:
@@ -245,7 +244,7 @@ class RequestChain:
         if execution.future is None or execution.future.done():
             return
         self.worker.services.log(
-            f"request {execution.id} was cancelled {_PATIENCE_S} s ago and something in it does not end: a node may "
+            f"request {execution.id} was cancelled {PATIENCE_S} s ago and something in it does not end: a node may "
             "swallow cancellation",
             "error",
             {"workflow": self.worker.workflow_id, "execution": execution.id},

@@ -17,7 +17,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowcore.connector import Assigned
 from flowcore.errors import FlowError, RuntimeClosedError, SourceError, describe_error
 from flowcore.events import (
     ErrorInfo,
@@ -44,6 +43,7 @@ from flowcore.states import (
 )
 from flowruntime.execute.context import ConnectorContext
 from flowruntime.execute.counts import NodeCounts
+from flowruntime.execute.partitions import Partitions
 from flowruntime.execute.progress import ProgressReporter
 from flowruntime.execute.result import MAX_ERRORS, RunResult
 from flowruntime.execute.task import SourceTask
@@ -87,11 +87,12 @@ class Run:
         self.tasks: dict[str, SourceTask] = {}
         self.errors: dict[str, list[BaseException]] = {}
         self._programs = programs
-        self._positions = positions
+        self._store = positions
         self._remaining = limit
         self._stand_ins = dict(sources or {})
         self._on_settled = on_settled
         self._sources: list[Any] = []
+        self._partitions: list[Partitions] = []
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._paused_at = 0.0
@@ -104,6 +105,7 @@ class Run:
         self._failed_rows = 0
         self._handled_rows = 0
         self._records = 0
+        self._read = 0
         self._abandoned = 0
         self._counts: dict[str, NodeCounts] = {}
         self._started_at = 0.0
@@ -197,32 +199,23 @@ class Run:
             delivery=graph.settings.delivery,
             stopping=lambda: self._draining,
         )
-        running: set[asyncio.Task[None]] = set()
-        try:
-            async for change in source.assignments(context):
-                name = f"{node.id}/{change.partition}"
-                if isinstance(change, Assigned):
-                    task = await self._open(node, source, change.partition, context)
-                    running.add(asyncio.create_task(self._run_task(task), name=f"flow task {name}"))
-                elif name in self.tasks:
-                    self.tasks[name].drain()
-                if self._draining:
-                    break
-            if running:
-                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
-                for finished in done:
-                    finished.result()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        partitions = Partitions(
+            source.assignments(context),
+            lambda partition: self._open(node, source, partition, context),
+            self._run_task,
+            self._retire,
+        )
+        self._partitions.append(partitions)
+        if self._draining:
+            partitions.drain()
+        await partitions.follow()
 
     async def _open(
         self, node: ResolvedNode, source: Any, partition: str, context: ConnectorContext
     ) -> SourceTask:
         resume: Any = None
         save: Callable[[Any], Any] | None = None
-        store = self._positions
+        store = self._store
         if store is not None and source.positions == "runtime":
             place = (self.worker.graph.name, node.id, partition)
             resume = await store.load(*place)
@@ -292,17 +285,27 @@ class Run:
         for helper in helpers:
             helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
+        cut_short = self._cause is not None or self._cancel_reason is not None
         for task in self.tasks.values():
-            self._abandoned += task.in_flight
-            self._records += task.tracker.rows_settled
-            if not self._settles_at_end and (self._cause is not None or self._cancel_reason is not None):
-                await self._closing(task.name, task.commit())
-            await self._closing(task.name, task.close())
-            for node_id, counts in task.kernel.counts.items():
-                self._counts.setdefault(node_id, NodeCounts()).add(counts)
+            await self._take_down(task, commit=cut_short)
         await self.worker.aclose()
         for source in self._sources:
             await self._closing(type(source).__name__, source.shutdown())
+
+    async def _retire(self, task: SourceTask) -> None:
+        """The partition of a task was taken away, and its rows are settled."""
+        await self._take_down(task, commit=True)
+        del self.tasks[task.name]
+
+    async def _take_down(self, task: SourceTask, *, commit: bool) -> None:
+        self._abandoned += task.in_flight
+        self._records += task.tracker.rows_settled
+        self._read += task.read
+        if commit and not self._settles_at_end:
+            await self._closing(task.name, task.commit())
+        await self._closing(task.name, task.close())
+        for node_id, counts in task.kernel.counts.items():
+            self._counts.setdefault(node_id, NodeCounts()).add(counts)
 
     async def _closing(self, name: str, awaitable: Any) -> None:
         try:
@@ -406,6 +409,8 @@ class Run:
     def _begin_drain(self) -> None:
         self._draining = True
         self._may_read.set()
+        for partitions in self._partitions:
+            partitions.drain()
         for task in self.tasks.values():
             task.drain()
 
@@ -497,7 +502,7 @@ class Run:
             "started_at": result.started_at,
             "ended_at": result.ended_at,
             "counts": RowCounts(
-                received=sum(task.read for task in self.tasks.values()),
+                received=self._read,
                 completed=result.records,
                 failed=sum(counts.failed for counts in result.counts.values()),
                 dropped=sum(counts.dropped for counts in result.counts.values()),

@@ -128,6 +128,8 @@ class SourceTask:
         slice_end = loop.time() + SLICE_S
         while not self.draining:
             await self._control.may_read()
+            if self.draining:
+                return
             room = self._room()
             if room <= 0:
                 await self._wait_for_credit()

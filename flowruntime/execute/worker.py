@@ -159,7 +159,15 @@ class Worker:
         raised.
         """
         pools, self.pools = self.pools, {}
-        await asyncio.gather(*(pool.aclose() for pool in pools.values()))
+        for node_id, stuck in zip(
+            pools, await asyncio.gather(*(pool.aclose() for pool in pools.values())), strict=True
+        ):
+            if stuck:
+                self.services.log(
+                    f"node {node_id!r} does not end: {stuck} of its calls still run, they swallow their cancellation",
+                    "error",
+                    {"node": node_id, "workflow": self.workflow_id},
+                )
         offloaders, self._offloaders = self._offloaders, {}
         await asyncio.gather(*(offloader.aclose() for offloader in offloaders.values()))
         writers, self.writers = self.writers, {}

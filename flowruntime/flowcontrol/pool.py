@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from flowruntime.flowcontrol.permits import Permits
 
 
+PATIENCE_S = 5.0
+"""How long a cancelled call may take to end before it is given up."""
+
+
 class Owner(Protocol):
     """Whoever submitted a job."""
 
@@ -292,8 +296,9 @@ class StagePool:
             if matches(job):
                 self.cancel(job)
 
-    async def aclose(self) -> None:
-        """Cancel everything and wait until no worker is left."""
+    async def aclose(self) -> int:
+        """Cancel everything and wait until no worker is left; how many do not end, because a node swallows its
+        cancellation."""
         self._closed = True
         for limit in self._permits.limits:
             limit.forget(self._wake)
@@ -304,7 +309,10 @@ class StagePool:
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        if not workers:
+            return 0
+        _, stuck = await asyncio.wait(workers, timeout=PATIENCE_S)
+        return len(stuck)
 
     @property
     def capacity(self) -> int:

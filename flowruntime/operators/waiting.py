@@ -215,7 +215,8 @@ class WaitingOperator(StageOperator):
         while start < len(ready):
             opened = ready[start].opened
             end = start + 1
-            while end < len(ready) and ready[end].opened is opened:
+            # Rows that came out of order, and leave in the order they came, need a part each time they step back.
+            while end < len(ready) and ready[end].opened is opened and ready[end].row > ready[end - 1].row:
                 end += 1
             self._emit_part(opened, ready[start:end])
             start = end

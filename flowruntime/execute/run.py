@@ -125,9 +125,12 @@ class Run:
         self._publish_started()
         try:
             await self.worker.start()
-        except Exception as error:
-            self._cause = error
-            self._failed_node = getattr(error, "node", None)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._cancel_reason = "its start was cancelled"
+            else:
+                self._cause = error
+                self._failed_node = getattr(error, "node", None)
             self._result = self._conclude()
             raise
         self._main = asyncio.create_task(self._supervise(), name=f"flow run {self.worker.workflow_id}")

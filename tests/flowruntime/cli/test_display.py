@@ -1,44 +1,110 @@
-"""The progress display: what is said stands on a line of its own, above the table where there is one."""
+"""What is shown while a run goes on."""
 
-from __future__ import annotations
-
-import asyncio
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from flowruntime.cli.display import Display
-from flowruntime.cli.progress import Progress
-from flowruntime.events.bus import EventBus
-from tests.behaviour.harness import virtual
+from flowcore.events import RowCounts, StageProgress
+from flowruntime.cli.eventlines import seconds
+from flowruntime.cli.progress import HEAD, MOST_SHOWN, Progress
+
+SLOW = """\
+name: slow
+nodes:
+  src: {type: timer.source, config: {interval: 20ms, count: 50}}
+  wait: {type: control.delay, config: {duration: 300ms}}
+  out: {type: files.sink, config: {path: out.jsonl}}
+connections: [src -> wait, wait -> out]
+"""
 
 
-@virtual
-async def test_without_a_terminal_progress_and_what_is_said_are_lines(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    bus = EventBus()
-    display = Display(bus, Progress([], []), live=False, every_s=2.0)
-    display.say("[bold]as it is[/bold]")
-    await asyncio.sleep(2.5)
-    await display.stop()
-    said, progress = capsys.readouterr().err.splitlines()
-    assert said == "[bold]as it is[/bold]"
-    assert "0 records" in progress
-    await bus.aclose()
+def _stage(
+    name: str, *, completed: int = 0, failed: int = 0, in_flight: int = 0, p99_s: float | None = None
+) -> StageProgress:
+    return StageProgress(
+        workflow_id="w",
+        stage=name,
+        nodes=(name,),
+        counts=RowCounts(completed=completed, failed=failed),
+        rate_per_s=float(completed),
+        interval_s=1.0,
+        in_flight=in_flight,
+        p50_s=None if p99_s is None else p99_s / 2,
+        p99_s=p99_s,
+    )
 
 
-@virtual
-async def test_on_a_terminal_what_is_said_is_printed_as_it_is_above_the_table(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Whatever a record holds is text, never markup."""
-    bus = EventBus()
-    display = Display(bus, Progress([], []), live=True)
-    display.say("before the first table")
-    await asyncio.sleep(0.6)
-    display.say("[bold]as it is[/bold]")
-    await display.stop()
-    shown = capsys.readouterr().err
-    assert shown.startswith("before the first table\n")
-    assert "[bold]as it is[/bold]" in shown
-    await bus.aclose()
+def test_records_are_what_sources_hand_over_and_sinks_say_what_was_written() -> None:
+    progress = Progress(["src"], ["out", "bad"])
+    for stage in (
+        _stage("src", completed=1_200, in_flight=64),
+        _stage("embed", completed=1_100, failed=3, in_flight=40, p99_s=0.25),
+        _stage("out", completed=1_050),
+    ):
+        progress.see(stage)
+    line = progress.line(12.0)
+    assert line.startswith("12 s  1,200 records  1,200/s  64 in flight  3 failed")
+    assert "slowest embed p50 125 ms p99 250 ms" in line
+    assert line.endswith("out 1,050")
+
+
+def test_only_the_newest_figures_count() -> None:
+    progress = Progress(["src"], [])
+    progress.see(_stage("src", completed=10))
+    progress.see(_stage("src", completed=30))
+    assert progress.records == 30
+    assert len(progress.rows()) == 1
+
+
+def test_of_many_stages_those_with_failures_and_work_are_shown_and_the_others_counted() -> None:
+    progress = Progress([], [])
+    for number in range(200):
+        progress.see(_stage(f"n{number}", failed=int(number == 150), in_flight=int(number == 99)))
+    rows = progress.rows()
+    assert len(rows) == MOST_SHOWN + 1
+    assert {"n150", "n99"} <= {row[0] for row in rows}
+    assert rows[-1][0] == "and 180 more"
+    assert {len(row) for row in rows} == {len(HEAD)}
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "text"),
+    [(None, "-"), (0.0000004, "0 us"), (0.0123, "12.3 ms"), (1.5, "1.5 s"), (75.4, "1m15s"), (3725, "1h02m")],
+)
+def test_durations_are_short(duration_s: float | None, text: str) -> None:
+    assert seconds(duration_s) == text
+
+
+def test_on_a_terminal_a_live_table_is_drawn_and_the_summary_follows(tmp_path: Path) -> None:
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flowruntime.cli.main", "run", "slow.yaml"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:  # the other end was closed: that is how a terminal ends
+        pass
+    os.close(ours)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=20) == 0
+    text = shown.decode()
+    assert "in flight" in text
+    assert "p99" in text
+    assert "completed: " in text
+
+
+def test_elsewhere_there_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    command = [sys.executable, "-m", "flowruntime.cli.main", "run", "slow.yaml"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "\x1b" not in ran.stderr
+    assert "completed: " in ran.stderr

@@ -130,7 +130,7 @@ class Opened:
 class Frame(Generic[T]):
     """A part of an opened frame on one edge: the rows that are there, and the rows it covers."""
 
-    __slots__ = ("covers", "failed", "opened", "rows", "values")
+    __slots__ = ("_gone", "_rows", "covers", "failed", "opened", "values")
 
     def __init__(
         self,
@@ -139,15 +139,27 @@ class Frame(Generic[T]):
         rows: list[int] | None = None,
         covers: Sequence[int] | None = None,
         failed: dict[int, Failure] | None = None,
+        gone: list[int] | None = None,
     ) -> None:
         self.opened = opened
         self.values = values
-        self.rows = rows
-        """Index in the opened frame of each value; None: values are rows 0..size-1."""
+        self._rows = rows
+        self._gone = gone
+        """Of `rows`: those that have no value after all, ascending; worked out only when someone asks for `rows`."""
         self.covers = covers
         """The rows this part answers for; None: all of them. Always a superset of `rows`."""
         self.failed = failed
         """Covered rows that are absent because of a failure, with its root cause; None: none."""
+
+    @property
+    def rows(self) -> list[int] | None:
+        """Index in the opened frame of each value; None: values are rows 0..size-1."""
+        if self._gone is not None:
+            gone = set(self._gone)
+            every = range(self.opened.size) if self._rows is None else self._rows
+            self._rows = [row for row in every if row not in gone]
+            self._gone = None
+        return self._rows
 
     @property
     def covered(self) -> Sequence[int]:

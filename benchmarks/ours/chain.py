@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from benchmarks import data
-from benchmarks.ours.memory import given, kept
+from benchmarks.ours.memory import Box, given, kept
 from benchmarks.work import AsyncRun
 from flowcore import Workflow, node
 from flowruntime import FlowRuntime
@@ -20,7 +20,7 @@ with_class = node("benchmark.with_class")(data.with_class)
 @asynccontextmanager
 async def stream(records: int) -> AsyncGenerator[AsyncRun]:
     """A continuous run from the first row to the last, as `flow run` does it."""
-    results: list[data.Row] = []
+    results = Box()
     workflow = Workflow("chain")
     workflow.chain(
         workflow.add(given(data.rows(records)), id="given"),
@@ -33,11 +33,10 @@ async def stream(records: int) -> AsyncGenerator[AsyncRun]:
     async with FlowRuntime() as runtime:
 
         async def run() -> list[data.Row]:
-            results.clear()
             started = await runtime.start(workflow)
             result = await started.wait()
             result.raise_for_state()
-            return list(results)
+            return results.taken()
 
         yield run
 

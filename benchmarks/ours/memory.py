@@ -50,12 +50,24 @@ def given(rows: Sequence[Any]) -> type[Source[Nothing, Any]]:
     return Given
 
 
-def kept(into: list[Any]) -> type[Sink[Nothing, Any]]:
-    """A sink type `benchmark.kept` that appends to `into`."""
+class Box:
+    """Where a sink puts its rows: a fresh list per run, so that freeing the last run's is not in the time."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+
+    def taken(self) -> list[Any]:
+        """The rows of the run that has ended."""
+        rows, self.rows = self.rows, []
+        return rows
+
+
+def kept(into: Box) -> type[Sink[Nothing, Any]]:
+    """A sink type `benchmark.kept` that appends to the box."""
 
     class Kept(Sink[Nothing, Any], type="benchmark.kept"):
         async def write(self, batch: Rows[Any]) -> Mapping[int, Exception]:
-            into.extend(batch.values)
+            into.rows.extend(batch.values)
             return {}
 
     return Kept

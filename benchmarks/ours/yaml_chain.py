@@ -9,7 +9,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from benchmarks import data
-from benchmarks.ours.memory import given, kept
+from benchmarks.ours.memory import Box, given, kept
 from benchmarks.work import AsyncRun, Run
 from flowcore import Workflow, node
 from flowruntime import FlowRuntime
@@ -39,28 +39,27 @@ is_cheap = node("benchmark.is_cheap", kind="filter")(data.is_cheap)
 
 
 @asynccontextmanager
-async def _running(workflow: Workflow, results: list[Any], types: list[object]) -> AsyncGenerator[AsyncRun]:
+async def _running(workflow: Workflow, results: Box, types: list[object]) -> AsyncGenerator[AsyncRun]:
     async with FlowRuntime(nodes=types) as runtime:
 
         async def run() -> list[Any]:
-            results.clear()
             started = await runtime.start(workflow)
             (await started.wait()).raise_for_state()
-            return list(results)
+            return results.taken()
 
         yield run
 
 
 def declared(records: int) -> Any:
     """From YAML."""
-    results: list[Any] = []
+    results = Box()
     types: list[object] = [given(data.orders(records)), kept(results)]
     return _running(load_text(YAML), results, types)
 
 
 def coded(records: int) -> Any:
     """From functions."""
-    results: list[Any] = []
+    results = Box()
     workflow = Workflow("bills")
     workflow.chain(
         workflow.add(given(data.orders(records)), id="orders"),

@@ -31,6 +31,7 @@ from flowcore.errors import EngineError
 from flowruntime.compile.plan import Argument, Call, Coalesce, Collected, Const, Given, Item, Out, Stage, Wire
 from flowruntime.compile.resolved import ResolvedConnection
 from flowruntime.compile.sentinels import ABSENT, FAILED
+from flowruntime.compile.straight import qualifies, write_straight
 from flowruntime.compile.writer import Writer
 
 
@@ -90,6 +91,9 @@ class Fused:
     """Globals of the code but for the node instances, which a worker binds under `call_names`."""
     call_names: Mapping[int, str]
     """Step index -> global name of the callable."""
+    lean_lines: Mapping[int, int]
+    """For the fast form of straight stages: the step behind each line of `lean`; empty for all others. Its function
+    lists the rows that are gone instead of those that stay."""
     tallies: tuple[Tally, ...]
     """What the function counts; its last result is a tuple with one integer per entry."""
 
@@ -330,17 +334,70 @@ class _Fuser:
     # --- writing --------------------------------------------------------------------------------------
 
     def write(self) -> Fused:
+        lean, lines = self._lean()
         return Fused(
             stage=self.stage,
             steps=tuple(self.steps),
             outputs=tuple(self.outputs),
-            lean=self._function(recording=False),
+            lean=lean,
+            lean_lines=lines,
             recording=self._function(recording=True),
             constants=self.constants,
             call_names=self.call_names,
             tallies=tuple(self.tallies),
             derived=tuple(self.derived),
         )
+
+    def _lean(self) -> tuple[str, dict[int, int]]:
+        """The function of streams: the fast form where the stage is one straight line."""
+        whole = all(tally.what != "completed" for tally in self.tallies) and not any(
+            step.connection is not None and (self._is_structured(step.connection) or self._port_tests(step.connection))
+            for step in self.steps
+        )
+        if not whole or not qualifies(self.steps, self.outputs, self._straight_steps):
+            return self._function(recording=False), {}
+        names = sorted(self.call_names[step.index] for step in self.steps if self._is_called(step))
+
+        def expression(step: Step) -> str:
+            if step.call is None:
+                assert step.connection is not None
+                return self._carried(step.connection)
+            text = self._expression(step, step.call)
+            name = self.call_names[step.index]
+            return f"{name}_{text.removeprefix(name)}" if name in names else text
+
+        def condition(step: Step) -> str:
+            connection = step.connection
+            if connection is None or connection.when is None:
+                return ""
+            self.constants.update(connection.when.bindings)
+            return f"({self._condition(step, connection, self._base(connection))})"
+
+        return write_straight(
+            _identifier(self.stage.id),
+            self.steps,
+            self.tallies,
+            [self._read(output.out.arguments[0]) for output in self.outputs],
+            expression=expression,
+            condition=condition,
+            passed=lambda step: self._argument(step, step.call, 0) if step.call is not None else "v",
+            locals_=names,
+        )
+
+    def _is_called(self, step: Step) -> bool:
+        """A plain function call: not an expression compiled into the function, not a class node."""
+        return step.call is not None and not step.call.node.node.is_class and self._compiled(step.call) is None
+
+    def _base(self, connection: ResolvedConnection) -> str:
+        sender = self.by_node.get(connection.from_node)
+        return "v" if sender is None else self.steps[sender].variable
+
+    def _carried(self, connection: ResolvedConnection) -> str:
+        """What a connection carries, its path followed."""
+        value = self._base(connection)
+        for part in connection.path:
+            value = f"at.field({value}, {part!r})"
+        return value
 
     def _function(self, *, recording: bool) -> str:
         writer = Writer()

@@ -13,6 +13,11 @@ class Writer:
         self._lines: list[str] = []
         self._depth = 0
 
+    @property
+    def next_line(self) -> int:
+        """Number of the line that is written next, from 1."""
+        return len(self._lines) + 1
+
     def line(self, text: str) -> None:
         self._lines.append("    " * self._depth + text)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flowcore.errors import FieldMissingError
+from flowcore.errors import EngineError, FieldMissingError
 from flowcore.frame import Opened
 from flowcore.values import Json
 
@@ -28,11 +28,12 @@ _NO_HEADERS: Mapping[str, object] = {}
 class At:
     """The frame at hand, as generated code sees it."""
 
-    __slots__ = ("_kernel", "_nodes", "_telemetry", "context", "notes", "opened", "unset")
+    __slots__ = ("_kernel", "_lines", "_nodes", "_telemetry", "context", "notes", "opened", "unset")
 
     def __init__(self, kernel: Kernel, fused: Fused) -> None:
         self._kernel = kernel
         self._nodes = [step.name for step in fused.steps]
+        self._lines = fused.lean_lines
         self._telemetry = kernel.worker.telemetry
         self.unset = msgspec.UNSET
         self.opened: Opened = None  # pyright: ignore[reportAttributeAccessIssue] - set before every call
@@ -42,6 +43,14 @@ class At:
     def note(self, row: int, step: int, error: Exception, started: float = 0.0) -> None:
         """A row failed at a step."""
         del started
+        self.notes.append((row, step, error))
+
+    def note_line(self, row: int, error: Exception) -> None:
+        """A row failed in a straight stage; the line of the generated function tells the step."""
+        trace = error.__traceback__
+        step = self._lines.get(trace.tb_lineno) if trace is not None else None
+        if step is None:
+            raise EngineError(f"the generated code of {self.opened!r} failed outside its steps") from error
         self.notes.append((row, step, error))
 
     def start(self, row: int, step: int) -> float:

@@ -35,6 +35,7 @@ class FusedOperator(StageOperator):
         self._fused = fused
         self._lean = lean
         self._recording = recording
+        self._lists_gone = bool(fused.lean_lines)
         self._at = At(kernel, fused)
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
@@ -60,17 +61,30 @@ class FusedOperator(StageOperator):
         if not self.edges:
             frame.opened.ledger.cover(frame.covers)
             return
+        gone_listed = run is self._lean and self._lists_gone
         if not failures and frame.failed is None:
             for edge, column, output in zip(self.edges, columns, self._fused.outputs, strict=True):
                 if column is None:
                     edge.emit(Frame(frame.opened, [], [], frame.covers))
                 else:
                     values, rows = column
-                    edge.emit(
-                        Frame(frame.opened, values, rows if output.may_drop else frame.rows, frame.covers)
-                    )
+                    if gone_listed:
+                        edge.emit(Frame(frame.opened, values, frame.rows, frame.covers, None, rows or None))
+                    elif output.may_drop:
+                        edge.emit(Frame(frame.opened, values, rows, frame.covers))
+                    else:
+                        edge.emit(Frame(frame.opened, values, frame.rows, frame.covers))
             return
+        if gone_listed:
+            columns = [self._kept(frame, failures, *column) for column in columns]
         self._emit_with_failures(frame, columns, failures)
+
+    def _kept(
+        self, frame: Frame[Any], failures: dict[int, dict[int, Failure]], values: list[Any], gone: list[int]
+    ) -> tuple[list[Any], list[int]]:
+        """The rows that stay, from those that are gone."""
+        absent = {*gone, *failures}
+        return values, [row for row in frame.present if row not in absent]
 
     def _observe(self, rows: int, duration_s: float) -> None:
         """What the frame took, for every node of the stage: fused nodes cannot be told apart in time."""

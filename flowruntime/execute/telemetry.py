@@ -103,7 +103,9 @@ class RunTelemetry:
                 )
             )
 
-    def node_failed(self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure) -> None:
+    def node_failed(
+        self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure, started: float
+    ) -> None:
         bus = self.bus
         if bus.active and bus.wants(NodeFailed):
             now = self.clock()
@@ -113,7 +115,7 @@ class RunTelemetry:
                     execution_id=kernel.execution_id(opened, row),
                     task=kernel.task,
                     node=node,
-                    started_at=now,
+                    started_at=started or now,
                     ended_at=now,
                     error=ErrorInfo.of(failure.error),
                     attempt=failure.attempts,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowcore.errors import EngineError, FieldMissingError
-from flowcore.frame import Opened
+from flowcore.frame import Failure, Opened
 from flowcore.values import Json
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class At:
         self._telemetry = kernel.worker.telemetry
         self.unset = msgspec.UNSET
         self.opened: Opened = None  # pyright: ignore[reportAttributeAccessIssue] - set before every call
-        self.notes: list[tuple[int, int, Exception]] = []
+        self.notes: list[tuple[int, int, Failure]] = []
         self.context: Callable[[int, str], Any] = self._context
 
     def note(self, row: int, step: int, error: Exception, started: float = 0.0) -> None:
-        """A row failed at a step."""
-        del started
-        self.notes.append((row, step, error))
+        """A row failed at a step: it is counted and told of at once."""
+        failure = self._kernel.failed(self._nodes[step], self.opened, row, error, started=started)
+        self.notes.append((row, step, failure))
 
     def note_line(self, row: int, error: Exception) -> None:
         """A row failed in a straight stage; the line of the generated function tells the step."""
@@ -51,7 +51,7 @@ class At:
         step = self._lines.get(trace.tb_lineno) if trace is not None else None
         if step is None:
             raise EngineError(f"the generated code of {self.opened!r} failed outside its steps") from error
-        self.notes.append((row, step, error))
+        self.note(row, step, error)
 
     def start(self, row: int, step: int) -> float:
         """A node begins on a row."""

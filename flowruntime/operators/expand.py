@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import CancelledRowError, LimitExceededError
-from flowcore.frame import Frame, Opened, Signal
+from flowcore.frame import Barrier, Frame, Opened, Signal
 from flowruntime.compile.sentinels import ABSENT
 from flowruntime.operators.base import StageOperator, absent_rows
 from flowruntime.operators.family import Family
@@ -110,6 +110,8 @@ class ExpandOperator(StageOperator):
 
     def signal(self, signal: Signal) -> None:
         self._gate.signal(signal)
+        if isinstance(signal, Barrier):
+            self.hold(0)  # children of later rows must not leave before it
         self._pass_signals()
 
     # --- children out ---------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ class ExpandOperator(StageOperator):
         except Exception as error:
             if isinstance(error, LimitExceededError) and values:
                 values.pop()
-            self._note_failure(parent.family, error)
+            self._note_failure(parent, error)
             done = True
         if values:
             self._emit_children(parent.family, values)
@@ -206,9 +208,9 @@ class ExpandOperator(StageOperator):
             family.failure = stopped
         elif task.cancelled():
             message = f"node {self.node.id!r} raised CancelledError, though nobody had cancelled its row"
-            self._note_failure(family, CancelledRowError(message, node=self.node.id))
+            self._note_failure(parent, CancelledRowError(message, node=self.node.id))
         elif error is not None:
-            self._note_failure(family, error)
+            self._note_failure(parent, error)
         self._exhausted(parent)
         self._pull()
 
@@ -227,9 +229,11 @@ class ExpandOperator(StageOperator):
 
     # --- ends of families -----------------------------------------------------------------------------
 
-    def _note_failure(self, family: Family, error: BaseException) -> None:
-        kernel = self.kernel
-        family.failure = kernel.failed(self.node.id, family.parent, family.row, error)
+    def _note_failure(self, parent: _Parent, error: BaseException) -> None:
+        kernel, family = self.kernel, parent.family
+        family.failure = kernel.failed(
+            self.node.id, family.parent, family.row, error, started=parent.started
+        )
         if self.node.id not in kernel.handled or kernel.closed:
             return
         # For the error port the failed record is one more child, absent for its own failure.
@@ -240,7 +244,7 @@ class ExpandOperator(StageOperator):
         self.emit(Frame(opened, [], [], None, {0: family.failure}))
 
     def _fail(self, parent: _Parent, error: BaseException) -> None:
-        self._note_failure(parent.family, error)
+        self._note_failure(parent, error)
         self._exhausted(parent)
 
     def _exhausted(self, parent: _Parent) -> None:
@@ -272,6 +276,8 @@ class ExpandOperator(StageOperator):
     def _pass_signals(self) -> None:
         for signal in self._gate.passed():
             self.emit_signal(signal)
+            if isinstance(signal, Barrier):
+                self.let_go()
 
     # --- taking down ----------------------------------------------------------------------------------
 

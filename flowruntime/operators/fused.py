@@ -93,12 +93,10 @@ class FusedOperator(StageOperator):
             telemetry.meter(node_id).observe(rows, duration_s)
 
     def _report(self, frame: Frame[Any]) -> dict[int, dict[int, Failure]]:
-        """Failures by row and step; each is counted and reported."""
-        at, steps = self._at, self._fused.steps
-        notes, at.notes = at.notes, []
+        """Failures by row and step."""
+        notes, self._at.notes = self._at.notes, []
         failures: dict[int, dict[int, Failure]] = {}
-        for row, step, error in notes:
-            failure = self.kernel.failed(steps[step].name, frame.opened, row, error)
+        for row, step, failure in notes:
             failures.setdefault(row, {})[step] = failure
         return failures
 

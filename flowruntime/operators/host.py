@@ -55,7 +55,9 @@ class Telemetry(Protocol):
         *,
         dropped: bool,
     ) -> None: ...
-    def node_failed(self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure) -> None: ...
+    def node_failed(
+        self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure, started: float
+    ) -> None: ...
     def node_retrying(
         self,
         kernel: Caller,

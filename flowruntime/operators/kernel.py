@@ -120,9 +120,20 @@ class Kernel:
     # --- failures -------------------------------------------------------------------------------------
 
     def failed(
-        self, node_id: str, opened: Opened, row: int, error: BaseException, attempts: int = 1
+        self,
+        node_id: str,
+        opened: Opened,
+        row: int,
+        error: BaseException,
+        attempts: int = 1,
+        *,
+        started: float = 0.0,
     ) -> Failure:
-        """Count and report a failed row, and stop the workflow where its policy says so."""
+        """Count and report a failed row, and stop the workflow where its policy says so.
+
+        Args:
+            started: when the node began on it, Unix seconds; 0.0 when nobody asked, or it never began.
+        """
         failure = Failure(node_id, error, attempts)
         counts = self.counts[node_id]
         counts.failed += 1
@@ -130,13 +141,15 @@ class Kernel:
         if handled:
             counts.handled += 1
         if self.recording:
-            self.execution_of(opened, row).failed(node_id, failure, handled=handled)
+            self.execution_of(opened, row).failed(
+                node_id, failure, started, self.worker.telemetry.clock(), handled=handled
+            )
         if self.keeps_failures:
             for root, root_row in opened.roots(row):
                 if root.failures is None:
                     root.failures = {}
                 root.failures.setdefault(root_row, failure)
-        self.worker.telemetry.node_failed(self, node_id, opened, row, failure)
+        self.worker.telemetry.node_failed(self, node_id, opened, row, failure, started)
         self.listener.failed(failure)
         if not handled and self.worker.stops_workflow(node_id):
             self.listener.stop(failure, opened, row)

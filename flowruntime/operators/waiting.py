@@ -15,6 +15,7 @@ Holds           the unsettled rows, bounded by the worker's budget; for `by_key`
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import CancelledRowError, ContractError, LimitExceededError
@@ -65,8 +66,10 @@ class WaitingOperator(StageOperator):
             return
         opened = frame.opened
         missing = absent_rows(frame)
-        if missing:
+        if missing and self._gate.may_leave(self._gate.current):
             self.emit_absent(opened, missing, frame.failed)
+        elif missing:
+            self._hold_absent(opened, missing, frame.failed or {})
         lane, generation = self.lane, self._gate.current
         for row, value in zip(frame.present, frame.values, strict=True):
             job = Job(lane, opened, row, value)
@@ -82,6 +85,20 @@ class WaitingOperator(StageOperator):
             if self._order == "by_key" and not self._admit(job):
                 continue
             self.submit(job)
+
+    def _hold_absent(self, opened: Opened, rows: list[int], failed: Mapping[int, Failure]) -> None:
+        """Rows without a value that came behind a barrier wait for it like the others."""
+        generation = self._gate.current
+        for row in rows:
+            job = Job(self.lane, opened, row, None)
+            job.generation = generation
+            job.done = True
+            job.result = ABSENT
+            if row in failed:
+                job.error, job.result = failed[row].error, failed[row]
+            generation.outstanding += 1
+            self.kernel.in_progress += 1
+            (self._in_order if self._order == "ordered" else self._finished).append(job)
 
     def submit(self, job: Job) -> None:
         """Hand a job to the pool."""
@@ -178,7 +195,10 @@ class WaitingOperator(StageOperator):
         if job.error is None and self._max_bytes is not None:
             job.error = oversize(job.result, self._max_bytes, node_id)
         if job.error is not None:
-            job.result = kernel.failed(node_id, job.opened, job.row, job.error, job.attempt)
+            started = job.extra if isinstance(job.extra, float) else 0.0
+            job.result = kernel.failed(
+                node_id, job.opened, job.row, job.error, job.attempt, started=started
+            )
             return
         counts.completed += 1
         if self._is_filter:
@@ -225,7 +245,7 @@ class WaitingOperator(StageOperator):
     def _ready(self) -> list[Job]:
         if self._order == "ordered":
             ready: list[Job] = []
-            while self._in_order and self._in_order[0].done:
+            while self._is_next_ready():
                 ready.append(self._in_order.popleft())
             return ready
         finished, self._finished = self._finished, []
@@ -235,6 +255,14 @@ class WaitingOperator(StageOperator):
         if len(ready) > 1:
             ready.sort(key=lambda job: (job.opened.seq, job.row))
         return ready
+
+    def _is_next_ready(self) -> bool:
+        """Whether the oldest row of an ordered stage is done and no barrier stands before it."""
+        return (
+            bool(self._in_order)
+            and self._in_order[0].done
+            and self._gate.may_leave(self._in_order[0].generation)
+        )
 
     def _emit_part(self, opened: Opened, jobs: list[Job]) -> None:
         values: list[Any] = []
@@ -255,7 +283,7 @@ class WaitingOperator(StageOperator):
     def _pass_signals(self) -> None:
         for signal in self._gate.passed():
             self.emit_signal(signal)
-            if self._finished and not self._flush_due:
+            if (self._finished or self._is_next_ready()) and not self._flush_due:
                 self._flush_due = True
                 self.kernel.loop.call_soon(self._flush)
 

@@ -31,18 +31,55 @@ class Guards:
         for connection in graph.connections:
             incoming[connection.to_node][connection.to_port].append(connection)
         self._nodes: dict[str, frozenset[Guard]] = {}
-        for node_id, node in graph.nodes.items():
-            found: frozenset[Guard] = frozenset()
-            for port, connections in incoming[node_id].items():
-                declared = node.definition.input(port) if port is not None else None
-                if declared is not None and declared.gather:
-                    continue  # it runs with whatever is there
-                needed = [self.of(connection) for connection in connections]
-                if port is None:
-                    found = found.union(*needed)
-                else:
-                    found |= needed[0].intersection(*needed[1:])
-            self._nodes[node_id] = found
+        self._scopes: dict[str, tuple[str, ...]] = {}
+        """What opened the rows of each node's output, outermost first."""
+        self._opened: dict[tuple[str, ...], frozenset[Guard]] = {(): frozenset()}
+        """Branches that were taken whenever the rows of a scope are opened."""
+        for node_id in graph.nodes:
+            self._visit(node_id, incoming[node_id])
+
+    def _visit(self, node_id: str, incoming: dict[str | None, list[ResolvedConnection]]) -> None:
+        definition = self._graph.nodes[node_id].definition
+        found: frozenset[Guard] = frozenset()
+        scopes: list[tuple[str, ...]] = [()]
+        for port, connections in incoming.items():
+            declared = definition.input(port) if port is not None else None
+            senders = [self._scopes[connection.from_node] for connection in connections]
+            needed = [self.of(connection) for connection in connections]
+            if port is None:
+                found = found.union(*needed)
+                scopes += senders
+            elif declared is not None and declared.gather:
+                scopes += senders  # it runs with whatever is there
+            else:
+                found |= needed[0].intersection(*needed[1:])
+                scopes.append(self._meet(f"{node_id}.{port}", connections, senders))
+        deepest = max(scopes, key=len)
+        kind = definition.kind if isinstance(definition, NodeDefinition) else None
+        if kind == "expand":
+            deepest = (*deepest, node_id)
+            self._opened[deepest] = found
+        elif kind == "collect":
+            # It runs for every parent row, whatever branches the children took.
+            found = self._opened[deepest]
+            deepest = deepest[:-1]
+        elif kind in ("batch", "operator"):
+            found, deepest = frozenset(), (node_id,)
+            self._opened[deepest] = found
+        self._nodes[node_id] = found
+        self._scopes[node_id] = deepest
+
+    def _meet(
+        self, name: str, connections: Sequence[ResolvedConnection], senders: Sequence[tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        """The scope of a port: its connections' own, or a new one where several may carry a value."""
+        same = len(set(senders)) == 1
+        if len(connections) == 1 or (same and self.exclusive(connections)):
+            return senders[0]
+        base = senders[0] if same else ()
+        scope = (*base, name)
+        self._opened[scope] = self._opened[base]
+        return scope
 
     def of(self, connection: ResolvedConnection) -> frozenset[Guard]:
         """The branches that are taken whenever the connection carries a value."""

@@ -332,6 +332,7 @@ class _Lowering:
         stage = self._stage(
             node.id + ".join", "join", f"inputs of {node.id!r} come from {len(homes)} stages", deepest
         )
+        stage.receiver = node.id
         constants: list[Any] = [None] * len(arguments)
         for index, (argument, stages) in enumerate(arguments):
             if isinstance(argument, Const):
@@ -374,6 +375,7 @@ class _Lowering:
                 name, "reopen", f"{len(connections)} connections meet; each value is a row", scope
             )
             self.expands[scope] = stage
+        stage.receiver = node.id
         for connection, home in zip(connections, homes, strict=True):
             self._slot(stage, home, Wire(connection), 0)
         return self._root(stage, scope, None)
@@ -446,7 +448,7 @@ class _Lowering:
         self.stages = [stage for stage in self.stages if not _is_trivial(stage)]
         for index, stage in enumerate(self.stages):
             stage.index = index
-            if stage.is_leaf and stage.kind != "sink":
+            if (stage.is_leaf and stage.kind != "sink") or stage.kind == "merge":
                 stage.scope.leaves += 1
             targets = [out.target for out in stage.outs] + stage.edges
             stage.scope.leaves += sum(1 for edge in targets if _ends_scope(edge))

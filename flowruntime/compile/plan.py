@@ -184,6 +184,8 @@ class Stage:
     """For fused stages: the node whose output the input is; None for a join's or the request's."""
     parent_collects: list[Stage] = field(default_factory=list["Stage"])
     """For expand stages: the collect stages that close its scope."""
+    receiver: str = ""
+    """For joins, merges and reopens: the node whose inputs meet."""
     unpack: bool = False
     """The input is a tuple with one value per input port of the node."""
 

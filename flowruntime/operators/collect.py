@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Failure, Frame, Opened
 from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.cause import first_cause
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -60,8 +61,7 @@ class CollectOperator(StageOperator):
         for row in absent_rows(frame):
             basket = self._basket(families[row], touched)
             basket.covered += 1
-            if row in failed and basket.failure is None:
-                basket.failure = failed[row]
+            basket.failure = first_cause(basket.failure, failed.get(row), self.node.id)
         for family, basket in touched.items():
             self._try(family, basket)
         opened.ledger.cover(frame.covers)
@@ -86,7 +86,7 @@ class CollectOperator(StageOperator):
         if family.total is None or basket.covered < family.total or family not in self._baskets:
             return
         del self._baskets[family]
-        failure = basket.failure or family.failure
+        failure = first_cause(basket.failure, family.failure, self.node.id)
         if failure is not None:
             self.emit(Frame(family.parent, [], [], [family.row], {family.row: failure}))
             return

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.frame import Failure, Frame, Opened
 from flowruntime.compile.sentinels import ABSENT
 from flowruntime.operators.base import StageOperator
+from flowruntime.operators.cause import first_cause
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -140,7 +141,7 @@ class JoinOperator(StageOperator):
         if value is not ABSENT:
             cell.values[slot] = value
         elif failure is not None:
-            cell.failure = cell.failure or failure
+            cell.failure = first_cause(cell.failure, failure, self.stage.receiver)
         elif not self.stage.slots[slot].gather:
             cell.dropped = True
 

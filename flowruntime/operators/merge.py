@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.errors import EngineError
 from flowcore.frame import Failure, Frame, Opened
 from flowruntime.operators.base import StageOperator
+from flowruntime.operators.cause import first_cause
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -52,6 +53,7 @@ class MergeOperator(StageOperator):
         values: list[Any] = []
         rows: list[int] = []
         covers: list[int] = []
+        complete: list[int] = []
         reasons: dict[int, Failure] = {}
         for row in frame.covered:
             seen = seen_rows.get(row)
@@ -67,10 +69,11 @@ class MergeOperator(StageOperator):
                 values.append(present[row])
                 rows.append(row)
                 covers.append(row)
-            elif row in failed and seen.failure is None:
-                seen.failure = failed[row]
+            else:
+                seen.failure = first_cause(seen.failure, failed.get(row), self.stage.receiver)
             if seen.covers == self._inputs_count:
                 del seen_rows[row]
+                complete.append(row)
                 if not seen.emitted:
                     covers.append(row)
                     if seen.failure is not None:
@@ -88,6 +91,9 @@ class MergeOperator(StageOperator):
                     reasons or None,
                 )
             )
+        if complete:
+            # A branch may still have been at work on a row another one gave: only now is it done with.
+            opened.ledger.cover(complete)
 
     def close(self) -> None:
         self._rows.clear()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Frame, Opened
 from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.cause import first_cause
 from flowruntime.operators.family import Family
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class ReopenOperator(StageOperator):
         for row in frame.covered:
             family, covers = rows.get(row, (None, 0))
             family = family or Family(frame.opened, row)
-            if row in failed and family.failure is None:
-                family.failure = failed[row]
+            family.failure = first_cause(family.failure, failed.get(row), self.stage.receiver)
             if covers + 1 == self._inputs_count:
                 rows.pop(row, None)
                 family.total = family.size

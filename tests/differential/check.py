@@ -32,9 +32,7 @@ async def request_faults(case: Case, runtime: FlowRuntime) -> list[str]:
     return faults
 
 
-def compare_request(
-    case: Case, reference: Reference, expected: Expected, result: RunResult
-) -> Iterable[str]:
+def compare_request(case: Case, reference: Reference, expected: Expected, result: RunResult) -> Iterable[str]:
     """A request that came to its own end."""
     compare = _cut_short if _stops(case, expected) else _complete
     return compare(case, reference, expected, result)

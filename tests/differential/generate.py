@@ -66,7 +66,9 @@ def _grown(case: Case, node_id: str, chance: random.Random) -> Case:
         if any("." in opener or opener.startswith("n") and PALETTE[grown.node(opener).kind].role != "expand"
                for opener in scope[1:]) or "." in scope[0]:  # fmt: skip
             # Which of several connections comes first is a matter of time: compare without order.
-            grown = grown._replace(nodes=(*grown.nodes[:-1], NodeDecl(node_id, "collect_any", fail, on_error)))
+            grown = grown._replace(
+                nodes=(*grown.nodes[:-1], NodeDecl(node_id, "collect_any", fail, on_error))
+            )
     return grown
 
 
@@ -105,7 +107,7 @@ def _plus(case: Case, conn: Conn) -> Case:
 
 def is_valid(case: Case) -> bool:
     """Every required port is connected, every `else` has its `when`, rows that meet belong together."""
-    if not case.records or len(case.nodes) < 2:
+    if not case.records or len(case.nodes) < 2 or len(set(case.conns)) < len(case.conns):
         return False
     for conn in case.conns:
         if conn.kind != "error" and conn.from_port not in PALETTE[case.node(conn.from_node).kind].outputs:

@@ -72,6 +72,8 @@ class Reference:
             self.out_of[conn.from_node].append(conn)
         self.needs: dict[str, frozenset[tuple[str, str]]] = {}
         """Branches that were taken whenever the node runs."""
+        self.opened: dict[ScopePath, frozenset[tuple[str, str]]] = {ROOT: frozenset(), (): frozenset()}
+        """Branches that were taken whenever the rows of a scope are there."""
         self.scope_in: dict[str, ScopePath] = {}
         self.scope_out: dict[str, ScopePath] = {}
         self.port_scope: dict[tuple[str, str], ScopePath] = {}
@@ -97,6 +99,7 @@ class Reference:
                 base = senders[0] if len(set(senders)) == 1 else ()
                 self.port_scope[node.id, port] = (*base, f"{node.id}.{port}")
                 scopes.append(self.port_scope[node.id, port])
+                self.opened[self.port_scope[node.id, port]] = self.opened[base]
             guards = [self.guards(conn) for conn in conns]
             if port == "!control":
                 needs = needs.union(*guards)
@@ -111,10 +114,12 @@ class Reference:
         self.scope_in[node.id] = self.scope_out[node.id] = deepest
         if kind.role == "expand":
             self.scope_out[node.id] = (*deepest, node.id)
+            self.opened[self.scope_out[node.id]] = needs
         elif kind.role == "collect":
             if len(deepest) == 1:
                 raise InvalidCaseError(f"{node.id} collects {deepest}")
             self.scope_out[node.id] = deepest[:-1]
+            self.needs[node.id] = self.opened[deepest]  # it runs for every parent, whatever its children did
 
     def guards(self, conn: Conn) -> frozenset[tuple[str, str]]:
         """The choices that were made whenever the connection carries a value."""
@@ -236,7 +241,9 @@ class _Record:
                 continue
             try:
                 value = PALETTE[node.kind].compute(
-                    node.id, node.fail, self._order(node, [item[0] for item in items if not isinstance(item, Gone)])
+                    node.id,
+                    node.fail,
+                    self._order(node, [item[0] for item in items if not isinstance(item, Gone)]),
                 )
             except Exception:
                 self._fail(node, key)
@@ -357,7 +364,9 @@ class _Record:
         for conn in self.ref.into[node.id]:
             sender = conn.from_node
             if conn.kind != "error" and not self.found.completed[sender]:
-                self.found.causes[node.id] |= {sender} if self.found.failures(sender) else self.found.causes[sender]
+                self.found.causes[node.id] |= (
+                    {sender} if self.found.failures(sender) else self.found.causes[sender]
+                )
             for item in self._carry(conn).values():
                 self.found.causes[node.id] |= item.causes if isinstance(item, Gone) else set()
         scopes = [self.ref.scope_out[conn.from_node] for conn in self.ref.into[node.id]]
@@ -401,7 +410,9 @@ class _Record:
                 continue
             for key, state in self.state[node.id].items():
                 if not isinstance(state, Gone) and port in state:
-                    self.found.unrouted[node.id] += all(self._carry(conn)[key] == DROPPED for conn in branches)
+                    self.found.unrouted[node.id] += all(
+                        self._carry(conn)[key] == DROPPED for conn in branches
+                    )
 
 
 def _at_path(value: Any, path: tuple[str, ...]) -> Any:

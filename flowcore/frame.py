@@ -100,6 +100,11 @@ class Opened:
         self.kept: Any = None
         """Values joins keep of this frame's rows for their children."""
 
+    def forget(self) -> None:
+        """Every row is settled: let go of what was known of them. Places and positions stay known until committed."""
+        self.records = self.keys = self.times = self.headers = None
+        self.executions = self.outcomes = self.failures = self.kept = None
+
     def root(self, row: int) -> tuple[Opened, int]:
         """The root record a row descends from (the first of several parents)."""
         opened = self

@@ -89,10 +89,14 @@ class SettlementTracker:
     Rows are settled in any order; `prefix` never has a hole below it and never goes backwards.
     """
 
-    __slots__ = ("_open", "frames_opened", "rows_opened", "rows_settled")
+    __slots__ = ("_head", "_open", "_passed", "frames_opened", "rows_opened", "rows_settled")
 
     def __init__(self) -> None:
         self._open: deque[tuple[int, Ledger]] = deque()
+        self._passed = 0
+        """Rows of frames that are settled and let go."""
+        self._head = 0
+        """Settled rows at the start of the first open frame."""
         self.frames_opened = 0
         self.rows_opened = 0
         self.rows_settled = 0
@@ -124,7 +128,7 @@ class SettlementTracker:
     def beyond_prefix(self) -> int:
         """Rows opened after the committed prefix: what a crash now would read again at most."""
         self._advance()
-        return sum(ledger.size for _, ledger in self._open) - self._partial()
+        return self.rows_opened - self._passed - self._head
 
     def prefix(self) -> tuple[int, int] | None:
         """`(seq, row)` of the last row of the contiguous settled prefix; None while no row of it is settled.
@@ -134,24 +138,18 @@ class SettlementTracker:
         self._advance()
         if self._open:
             seq, _ = self._open[0]
-            row = self._partial()
-            if row:
-                return seq, row - 1
+            if self._head:
+                return seq, self._head - 1
             return (seq - 1, -1) if seq else None
         return (self.frames_opened - 1, -1) if self.frames_opened else None
 
     def _advance(self) -> None:
+        """Let go of settled frames, and move on within the first one that is not; each row is looked at once."""
         while self._open and self._open[0][1].open_rows == 0:
-            self._open.popleft()
-
-    def _partial(self) -> int:
-        """Settled rows at the head of the first open frame."""
-        if not self._open:
-            return 0
-        ledger = self._open[0][1]
-        if ledger.open_rows == ledger.size:
-            return 0
-        row = 0
-        while ledger.is_settled(row):
-            row += 1
-        return row
+            self._passed += self._open.popleft()[1].size
+            self._head = 0
+        if self._open:
+            ledger = self._open[0][1]
+            if ledger.open_rows < ledger.size:
+                while ledger.is_settled(self._head):
+                    self._head += 1

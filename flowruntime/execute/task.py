@@ -243,6 +243,8 @@ class SourceTask:
                 opened.executions.pop(row, None)
         if self._on_settled is not None:
             self._on_settled(opened, rows)
+        if opened.ledger.open_rows == 0:
+            opened.forget()
         if self.in_flight == 0:
             self._idle.set()
 

@@ -270,18 +270,17 @@ def _skip_causes(execution: Execution, plan: Plan) -> dict[str, str]:
     for connection in plan.graph.connections:
         if connection.kind != "error":
             incoming.setdefault(connection.to_node, []).append(connection.from_node)
+    failed_at: dict[str, str] = {}
+    """The node itself when it failed, else the nearest one above it that did: one whose other rows may have passed."""
     for node_id in plan.graph.nodes:
-        if node_id in execution.nodes:
-            continue
-        for sender in incoming.get(node_id, ()):
-            seen = execution.nodes.get(sender)
-            if seen is not None and seen.failures:
-                causes[node_id] = sender
-            elif sender in causes:
-                causes[node_id] = causes[sender]
-            else:
-                continue
-            break
+        seen = execution.nodes.get(node_id)
+        above = next((failed_at[sender] for sender in incoming.get(node_id, ()) if sender in failed_at), None)
+        if seen is not None and seen.failures:
+            failed_at[node_id] = node_id
+        elif above is not None:
+            failed_at[node_id] = above
+            if seen is None:
+                causes[node_id] = above
     return causes
 
 

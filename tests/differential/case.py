@@ -1,4 +1,4 @@
-"""A test case as plain data: a workflow of palette nodes, its records, its settings; printable, so it reproduces itself.
+"""A test case as plain data: a workflow of palette nodes, its records, its settings; its repr reproduces it.
 
 Owns: `Case`, `NodeDecl`, `Conn`, and turning them into a real workflow.
 Does not own: what the nodes do (palette), what must come out (reference), making cases (generate).

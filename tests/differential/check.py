@@ -1,13 +1,13 @@
 """Running a case for real and holding it against the reference.
 
-Owns: `request_faults`, `stream_faults`: what a case shows that the reference does not expect, as readable lines.
+Owns: `request_faults`, `stream_faults`: what a case shows that the reference does not expect, as lines.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from flowcore.states import Completed, Failed, Partial
 from flowruntime.execute.result import RunResult
@@ -47,7 +47,9 @@ def _stops(case: Case, expected: Expected) -> list[str]:
     ]
 
 
-def _complete(case: Case, reference: Reference, expected: Expected, result: RunResult) -> Iterable[str]:
+def _complete(  # noqa: C901 - one clause per thing a result says
+    case: Case, reference: Reference, expected: Expected, result: RunResult
+) -> Iterable[str]:
     failures = sum(expected.failures(node.id) for node in case.nodes)
     if type(result.state) is not (Partial if failures else Completed):
         yield f"state {result.state}, expected {failures} failures; cause {result.cause!r}"
@@ -102,7 +104,7 @@ def _cut_short(case: Case, reference: Reference, expected: Expected, result: Run
         if outcome.failed > expected.failures(node.id) or outcome.rows > expected.completed[node.id]:
             yield f"{node.id} is {outcome}, more than expected"
         for port, given in result.outputs.get(node.id, {}).items():
-            found = bag(given if isinstance(given, list) else [given])
+            found = bag(cast("list[Any]", given) if isinstance(given, list) else [given])
             if found - bag(expected.outputs[node.id][port]):
                 yield f"{node.id}.{port} gave {given}, which it never would have"
         if bag(result.captured.get(node.id, ())) - bag(expected.sinks[node.id]):

@@ -1,10 +1,10 @@
-"""The nodes random workflows are made of: each a pure function of its tag and inputs, so a reference can call it, too.
+"""The nodes of random workflows: pure functions of their tag and inputs, which a reference can call, too.
 
-Owns: `PALETTE`, the expressions of random conditions, and the world outside (`Outside`: source rows, what sinks got).
+Owns: `PALETTE`, the expressions of conditions, the world outside (`Outside`: source rows, written rows).
 Does not own: how they are put together (generate), what must come out (reference).
 
-Always holds: a value tells where it came from (its `n` is a hash of the tags and values on its way), so that two rows
-that were mixed up never look alike.
+Always holds: a value tells where it came from (its `n` is a hash of the tags and values on its way), so that
+two rows that were mixed up never look alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -29,17 +29,18 @@ from flowcore.policies import Batch, Concurrency, RetryPolicy
 
 _MS = timedelta(milliseconds=1)
 
-# --- values -----------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------------
 
 
 def canonical(value: Any) -> Any:
     """What counts of a value: of an error record its node and record, not the message."""
     if isinstance(value, dict):
+        value = cast("dict[str, Any]", value)
         if "error" in value and "attempts" in value:
             return ("error", value["node"], canonical(value["record"]))
         return tuple(sorted((key, canonical(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
-        return tuple(canonical(item) for item in value)
+        return tuple(canonical(item) for item in cast("list[Any]", value))
     return value
 
 
@@ -85,7 +86,7 @@ async def wait(number: int) -> None:
         await asyncio.sleep((number >> 8) % 7 * 0.001)
 
 
-# --- the reference's view: what each kind of node computes, synchronously ---------------------------------------
+# --- the reference's view: what each kind of node computes, synchronously -------------------------------
 
 
 def ref_map(tag: str, fail: int, *values: Any) -> Any:
@@ -128,7 +129,7 @@ def ref_either(tag: str, fail: int, *values: Any) -> dict[str, Any]:
     return {"left" if number % 2 else "right": made(mixed("either", number))}
 
 
-# --- nodes ------------------------------------------------------------------------------------------------------
+# --- nodes ----------------------------------------------------------------------------------------------
 
 
 @node("case.one")
@@ -295,7 +296,7 @@ class SlowClass(Node[TagConfig, OneIn, Sides], type="case.slow_split"):
         return Sides(**ref_split(self.config.tag, self.config.fail, inputs.a))
 
 
-# --- the world outside -------------------------------------------------------------------------------------------
+# --- the world outside ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -388,7 +389,7 @@ class CaseSink(Sink[TagConfig, Any], type="case.sink"):
         return refused
 
 
-# --- the palette -------------------------------------------------------------------------------------------------
+# --- the palette ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -439,14 +440,14 @@ PALETTE: dict[str, Kind] = {
     "slow_split": Kind(SlowClass, "map", ref_split, outputs=_SIDES, weight=2),
 }
 
-# --- expressions ------------------------------------------------------------------------------------------------
+# --- expressions ----------------------------------------------------------------------------------------
 
 
 def _at(value: Any, *path: str) -> Any:
     for name in path:
         if not isinstance(value, dict):
             raise PaletteError(f"{value!r} has no fields")
-        value = value[name]
+        value = cast("dict[str, Any]", value)[name]
     return value
 
 

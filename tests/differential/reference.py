@@ -1,10 +1,10 @@
-"""What must come out of a case, worked out the obvious way: record by record, node by node, no frames, no loop.
+"""What must come out of a case, worked out the obvious way: record by record, node by node, no frames.
 
 Owns: `Reference`: scopes and guards of a case, and `Expected`, what every node, sink and counter must show.
 Does not own: the order in which rows of different records leave, or which records a stop cuts off.
 
-A row is named by its key: one entry per scope it went through, the first for the record itself. A node's state of a row
-is its output, or `Gone` with the nodes whose failure is behind it; none of them: it was dropped, or not taken.
+A row is named by its key: one entry per scope it went through, the first for the record itself. A node's
+state of a row is its output, or `Gone` with the nodes whose failure is behind it; none: it was dropped.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Reference:
         for node in case.nodes:
             self._place(node)
 
-    # --- scopes -------------------------------------------------------------------------------------------------
+    # --- scopes -----------------------------------------------------------------------------------------
 
-    def _place(self, node: NodeDecl) -> None:
+    def _place(self, node: NodeDecl) -> None:  # noqa: C901 - the rules of scopes, in one place to be read as one
         kind = PALETTE[node.kind]
         by_port: dict[str, list[Conn]] = defaultdict(list)
         for conn in self.into[node.id]:
@@ -102,9 +102,9 @@ class Reference:
                 self.opened[self.port_scope[node.id, port]] = self.opened[base]
             guards = [self.guards(conn) for conn in conns]
             if port == "!control":
-                needs = needs.union(*guards)
+                needs |= frozenset[tuple[str, str]]().union(*guards)
             elif not kind.gather:
-                needs |= frozenset.intersection(*guards)
+                needs |= guards[0].intersection(*guards[1:])
         self.needs[node.id] = needs
         if kind.role == "sink":
             return
@@ -139,7 +139,7 @@ class Reference:
             for right in found[at + 1 :]
         )
 
-    # --- one record ---------------------------------------------------------------------------------------------
+    # --- one record -------------------------------------------------------------------------------------
 
     def run(self, *, undecodable: bool = False, index: int = 0) -> Expected:
         """What the record at `index` leads to."""
@@ -177,7 +177,7 @@ class _Record:
             self._note_missing(node)
         return self.found
 
-    # --- kinds of nodes -----------------------------------------------------------------------------------------
+    # --- kinds of nodes ---------------------------------------------------------------------------------
 
     def _source(self, node: NodeDecl) -> None:
         if self.undecodable:
@@ -189,8 +189,8 @@ class _Record:
         structured = PALETTE[node.kind].outputs != ("out",)
         for key, inputs in self._ready(node):
             try:
-                value = PALETTE[node.kind].compute(node.id, node.fail, *inputs)
-            except Exception:
+                value = self._compute(node, *inputs)
+            except Exception:  # noqa: BLE001 - whatever a node raises is its failure
                 self._fail(node, key)
             else:
                 self._complete(node, key, value if structured else {"out": value})
@@ -198,8 +198,8 @@ class _Record:
     def _filter(self, node: NodeDecl) -> None:
         for key, inputs in self._ready(node):
             try:
-                kept = PALETTE[node.kind].compute(node.id, node.fail, *inputs)
-            except Exception:
+                kept = self._compute(node, *inputs)
+            except Exception:  # noqa: BLE001 - whatever a node raises is its failure
                 self._fail(node, key)
             else:
                 self._complete(node, key, {"out": inputs[0]} if kept else None)
@@ -212,15 +212,15 @@ class _Record:
             if key not in arrived:
                 self.broken[scope, key] = self.state[node.id].pop(key)
                 continue
-            children = PALETTE[node.kind].compute(node.id, node.fail, *arrived[key])
+            children = self._compute(node, *arrived[key])
             index = 0
             try:
-                for index, value in enumerate(children):  # noqa: B007 - the count is used after the loop
+                for index, value in enumerate(children):
                     child = (*key, index)
                     self.rows[scope].append(child)
                     self._emit(node, child, {"out": value})
                 self.found.completed[node.id] += 1
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever a node raises is its failure
                 self.found.failed[node.id] += 1
                 self.broken[scope, key] = Gone(frozenset({node.id}))
                 if self.case.handled(node.id):
@@ -240,12 +240,9 @@ class _Record:
                 self._skip(node, key, Gone(causes))
                 continue
             try:
-                value = PALETTE[node.kind].compute(
-                    node.id,
-                    node.fail,
-                    self._order(node, [item[0] for item in items if not isinstance(item, Gone)]),
-                )
-            except Exception:
+                present = [item[0] for item in items if not isinstance(item, Gone)]
+                value = self._compute(node, self._order(node, present))
+            except Exception:  # noqa: BLE001 - whatever a node raises is its failure
                 self._fail(node, key)
             else:
                 self._complete(node, key, {"out": value})
@@ -274,7 +271,12 @@ class _Record:
                 self.state[f"{owner}.{port}"][child] = item
         self.rows[scope].sort(key=repr)
 
-    # --- what comes in ------------------------------------------------------------------------------------------
+    def _compute(self, node: NodeDecl, *inputs: Any) -> Any:
+        compute = PALETTE[node.kind].compute
+        assert compute is not None
+        return compute(node.id, node.fail, *inputs)
+
+    # --- what comes in ----------------------------------------------------------------------------------
 
     def _ready(self, node: NodeDecl) -> list[tuple[Key, list[Any]]]:
         """Rows the node runs on; the others are gone here, too."""
@@ -325,7 +327,7 @@ class _Record:
             }
         return self.carried[conn]
 
-    def _carry_row(self, conn: Conn, key: Key, state: Any) -> Any:
+    def _carry_row(self, conn: Conn, key: Key, state: Any) -> Any:  # noqa: C901, PLR0911 - one return per rule
         if conn.kind == "error":
             if isinstance(state, Gone) and conn.from_node in state.causes:
                 return {"node": conn.from_node, "error": ..., "attempts": 1, "record": self.record}
@@ -346,7 +348,7 @@ class _Record:
             if conn.when is not None and not CONDITIONS[conn.when](value, self.record):
                 return DROPPED
             return _at_path(value, conn.path)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever an expression or path raises
             if not conn.when_error:
                 return DROPPED
             self.found.edge_failed[conn.to_node] += 1
@@ -375,7 +377,7 @@ class _Record:
             if any(scope[: len(broken)] == broken for scope in scopes):
                 self.found.causes[node.id] |= gone.causes
 
-    # --- what goes out ------------------------------------------------------------------------------------------
+    # --- what goes out ----------------------------------------------------------------------------------
 
     def _order(self, node: NodeDecl, items: list[Any]) -> list[Any]:
         return sorted(items, key=repr) if node.kind == "collect_any" else items

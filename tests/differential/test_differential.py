@@ -1,4 +1,4 @@
-"""The engine against the reference: random valid workflows, as requests and as streams, in any order of task steps."""
+"""The engine against the reference: random workflows, as requests and as streams, in any order of tasks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Instruments around the running engine: they see every frame, settlement and permit, and change nothing.
 
-Owns: `Watch`: wraps the engine's own edges, kernels, chains and workers while it is entered, and says what was wrong.
+Owns: `Watch`: wraps the engine's edges, kernels, chains and workers while entered, and says what was wrong.
 Does not own: what the workflow computes (tests.differential), faults and times (scenario).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, Self, cast
 from unittest.mock import patch
 
 from flowcore.frame import Frame, Opened
@@ -51,7 +51,7 @@ class Watch:
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    # --- wrappers -----------------------------------------------------------------------------------------------
+    # --- wrappers ---------------------------------------------------------------------------------------
 
     def _open(self, real: Callable[..., Opened]) -> Callable[..., Opened]:
         def open_frame(kernel: Kernel, *args: Any, **kwargs: Any) -> Opened:
@@ -93,7 +93,7 @@ class Watch:
     def _emit(self, real: Callable[..., None]) -> Callable[..., None]:
         def emit(edge: Edge, item: Any) -> None:
             if isinstance(item, Frame):
-                self._cover(edge, item)
+                self._cover(edge, cast("Frame[Any]", item))
             real(edge, item)
 
         return emit
@@ -101,7 +101,9 @@ class Watch:
     def _cover(self, edge: Edge, frame: Frame[Any]) -> None:
         if self._trace is not None:
             now = asyncio.get_running_loop().time()
-            self._trace.append((now, frame.opened.scope, frame.opened.seq, tuple(frame.covered), repr(frame.values)))
+            self._trace.append(
+                (now, frame.opened.scope, frame.opened.seq, tuple(frame.covered), repr(frame.values))
+            )
         rows = self.covered.setdefault(edge, {}).setdefault(frame.opened, [0] * frame.opened.size)
         for row in frame.covered:
             rows[row] += 1
@@ -115,7 +117,7 @@ class Watch:
         if frame.failed and not set(frame.failed) <= set(frame.covered) - set(present):
             self.faults.append(f"{frame!r} says rows failed that it does not cover, or has values of")
 
-    # --- what must hold at the end ------------------------------------------------------------------------------
+    # --- what must hold at the end ----------------------------------------------------------------------
 
     def permits_returned(self) -> list[str]:
         """No limit is in use."""

@@ -1,6 +1,7 @@
-"""One seed, one story: a random workflow, random faults, random times, and everything that must hold whatever happens.
+"""One seed, one story: a random workflow, random faults, random times, and what must hold whatever happens.
 
-Owns: `play_stream`, `play_requests`: run the story of a seed on the running (virtual) loop and return what was wrong.
+Owns: `story_of`; `play_stream` and `play_requests`, which run a story on the running (virtual) loop and
+return what was wrong; `play`, which does both.
 Does not own: instruments, the palette and reference of cases (tests.differential).
 """
 
@@ -11,7 +12,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from flowcore.errors import FlowError
 from flowcore.events import (
@@ -76,7 +77,9 @@ def story_of(seed: int, *, most_records: int = 30) -> Story:
         start = chance.random() * 0.05
         story.actions += [(start, "pause"), (start + chance.random() * 0.05, "resume")]
     if chance.random() < 0.6:
-        story.actions.append((chance.random() * 0.06, chance.choice(("stop", "stop_now", "drain", "cancel", "aclose"))))
+        story.actions.append(
+            (chance.random() * 0.06, chance.choice(("stop", "stop_now", "drain", "cancel", "aclose")))
+        )
     story.actions.sort()
     if chance.random() < 0.2:
         story.sink_failures = 0.15
@@ -114,7 +117,7 @@ class Events:
         """Every node that began a row ended it."""
         started, completed, failed = (self.nodes[kind] for kind in (NodeStarted, NodeCompleted, NodeFailed))
         return [
-            f"node {node.id} started {started[node.id]}, completed {completed[node.id]}, failed {failed[node.id]}"
+            f"{node.id} started {started[node.id]}, completed {completed[node.id]}, failed {failed[node.id]}"
             for node in case.nodes
             if PALETTE[node.kind].role not in ("source", "sink")
             and not completed[node.id] <= started[node.id] <= completed[node.id] + failed[node.id]
@@ -132,7 +135,7 @@ async def _left_over() -> list[str]:
     return [f"task {task.get_name()} is left" for task in others if task.get_name().startswith("flow ")]
 
 
-# --- streams ----------------------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------------
 
 
 class _Commits:
@@ -154,7 +157,7 @@ class _Commits:
         if position < outside.position:
             self._faults.append(f"committed {position} after {outside.position}")
         settled = {
-            opened.positions[row] - 1
+            cast("int", opened.positions[row]) - 1
             for opened, rows in self._watch.settled.items()
             if opened.positions is not None
             for row, times in enumerate(rows)
@@ -181,8 +184,9 @@ class _Commits:
 
 
 async def play_stream(story: Story, trace: list[Any] | None = None) -> list[str]:
-    """A continuous run with everything that may happen to it, then restarts until the source is at its end."""
+    """A continuous run with all that may happen to it, then restarts until the source is at its end."""
     case, faults = story.case, list[str]()
+    commits: _Commits | None = None
     outside = Outside(case.records, case.undecodable, chance=story.chance)
     outside.slow_source, outside.slow_sinks = story.chance.random() < 0.5, story.chance.random() < 0.5
     outside.sink_failures = story.sink_failures
@@ -208,7 +212,7 @@ async def play_stream(story: Story, trace: list[Any] | None = None) -> list[str]
     else:
         faults.append(f"the source never came to its end; it is at {outside.position} of {len(case.records)}")
     outside.on_commit = lambda _: None
-    if outside.position == len(case.records):
+    if commits is not None and outside.position == len(case.records):
         faults += [f"after all restarts: {fault}" for fault in commits.missing(len(case.records))]
     return faults
 
@@ -291,7 +295,7 @@ async def _act(run: Any, action: str) -> RunResult | None:
     return None
 
 
-# --- requests ---------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------------
 
 
 async def play_requests(story: Story, trace: list[Any] | None = None) -> list[str]:
@@ -305,7 +309,9 @@ async def play_requests(story: Story, trace: list[Any] | None = None) -> list[st
         await asyncio.sleep(chance.randrange(30) * _MS)
         given = {SOURCE: {"out": record_of(case.records[index])}}
         timeout = timedelta(seconds=chance.randrange(1, 30) * _MS) if fate == "timeout" else None
-        asked = asyncio.create_task(runtime.execute(workflow, given, timeout=timeout), name=f"request {index}")
+        asked = asyncio.create_task(
+            runtime.execute(workflow, given, timeout=timeout), name=f"request {index}"
+        )
         if fate == "cancel":
             await asyncio.sleep(chance.randrange(20) * _MS)
             cancelled_at = asyncio.get_running_loop().time()
@@ -334,13 +340,13 @@ async def play_requests(story: Story, trace: list[Any] | None = None) -> list[st
     return faults + watch.faults + watch.permits_returned() + events.faults() + await _left_over()
 
 
-# --- a seed -----------------------------------------------------------------------------------------------------
+# --- a seed ---------------------------------------------------------------------------------------------
 
 
 def play(seed: int, trace: list[Any] | None = None) -> list[str]:
-    """Everything that was wrong in the story of a seed, run twice: as a stream and as requests; a hang is wrong, too.
+    """Everything that was wrong in the story of a seed, as a stream and as requests; a hang is wrong, too.
 
-    The seed decides the workflow, the records, the faults and the order of task steps: it does the same every time.
+    The seed decides the workflow, the records, the faults and the order of task steps, the same every time.
     """
     faults: list[str] = []
     for tell in (play_stream, play_requests):

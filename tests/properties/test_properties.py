@@ -13,9 +13,11 @@ _REQUESTS = range(20_000, 20_080)
 
 @pytest.mark.parametrize("seed", _STREAMS)
 def test_a_stream_covers_settles_commits_and_ends_as_promised(seed: int) -> None:
-    """Every row covered once on every edge and settled once; budget and permits back, no task left, one terminal
-    event; nothing emitted after the end; commits never beyond settled and written rows, never backwards; after stops
-    and restarts every record is in the sinks.
+    """Whatever is stopped, cancelled, paused or refused on the way.
+
+    Every row covered once on every edge and settled once; budget and permits back, no task left, one terminal
+    event; nothing emitted after the end; commits never beyond settled and written rows, never backwards;
+    after stops and restarts every record is in the sinks.
     """
     faults = run_virtual(play_stream(story_of(seed)), seed=seed)
     assert not faults, explain(seed, faults)
@@ -23,7 +25,7 @@ def test_a_stream_covers_settles_commits_and_ends_as_promised(seed: int) -> None
 
 @pytest.mark.parametrize("seed", _REQUESTS)
 def test_requests_settle_and_end_as_promised_also_when_cancelled_or_out_of_time(seed: int) -> None:
-    """As for streams; a cancelled request is gone within 50 ms and leaves nothing, the others never notice."""
+    """As for streams; a cancelled request is gone within 50 ms and leaves nothing, others never notice."""
     faults = run_virtual(play_requests(story_of(seed)), seed=seed)
     assert not faults, explain(seed, faults)
 

@@ -1,4 +1,4 @@
-"""The seeded simulation of the in-memory engine: random workflows, schedules and faults, and a test of this tester."""
+"""The seeded simulation of the in-memory engine: workflows, schedules, faults; and a test of this tester."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_as_many_seeds_as_four_minutes_hold_find_nothing_wrong() -> None:
         faults = play(seed)
         assert not faults, explain(seed, faults)
         seed += 1
-    assert seed - _LONG_FROM >= 1_000, "too few seeds to mean anything"  # noqa: PLR2004 - what it is
+    assert seed - _LONG_FROM >= 1_000, "too few seeds to mean anything"
 
 
 @pytest.mark.parametrize("seed", [3, 17, 42])

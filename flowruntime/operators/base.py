@@ -9,7 +9,8 @@ the ledger, because they end there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import END, Barrier, End, Frame, Opened, Signal, Watermark
@@ -33,20 +34,48 @@ class StageOperator:
         self.edges: list[Edge] = []
         self.inputs = Inputs(max(1, len(stage.slots)))
         self.ended = False
+        self.barriers = 0
+        """How many have passed."""
+        self._behind: dict[int, deque[Item]] = {}
 
     def inlet(self, slot: int) -> Inlet:
         """What the edge into input `slot` calls."""
 
         def receive(item: Item) -> None:
-            if type(item) is Frame:
+            if self._behind and slot in self._behind:
+                self._behind[slot].append(item)
+            elif type(item) is Frame:
                 self.rows(slot, item)
-                return
-            assert not isinstance(item, Frame)
-            passed = self.inputs.receive(slot, item)
-            if passed is not None:
-                self.signal(passed)
+            else:
+                self._receive(slot, item)
 
         return receive
+
+    def _receive(self, slot: int, item: Item) -> None:
+        if type(item) is Frame:
+            self.rows(slot, item)
+            return
+        assert not isinstance(item, Frame)  # noqa: S101 - for the type checker: type() above does not narrow
+        several = len(self.stage.slots) > 1
+        if several and isinstance(item, Barrier):
+            self.hold(slot)  # rows behind a barrier wait until every input has brought it
+        for passed in self.inputs.receive(slot, item):
+            self.signal(passed)
+            if several and isinstance(passed, Barrier):
+                self.let_go()
+
+    def hold(self, slot: int) -> None:
+        """Keep back what comes on an input until `let_go`; what is kept is unsettled, so credit bounds it."""
+        self._behind.setdefault(slot, deque())
+
+    def let_go(self) -> None:
+        """Take in what was kept back, up to where it is to be kept back again."""
+        held, self._behind = self._behind, {}
+        for slot, items in held.items():
+            while items and slot not in self._behind:
+                self._receive(slot, items.popleft())
+            if items:
+                self._behind[slot].extend(items)
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         """A part of a frame on input `slot`."""
@@ -59,6 +88,8 @@ class StageOperator:
     def emit_signal(self, signal: Signal) -> None:
         if isinstance(signal, End):
             self.ended = True
+        elif isinstance(signal, Barrier):
+            self.barriers += 1
         for edge in self.edges:
             edge.emit(signal)
 
@@ -91,43 +122,49 @@ class StageOperator:
 
 
 class Inputs:
-    """Signals of several inputs, combined: watermarks by minimum, barriers and End once all inputs have
-    them.
+    """Signals of several inputs, combined: watermarks by minimum, barriers and End once all inputs have them.
+
+    An input that has ended holds nothing up any more.
     """
 
-    __slots__ = ("_barriers", "_ended", "_passed", "_watermarks")
+    __slots__ = ("_barriers", "_ended", "_passed", "_passed_barrier", "_watermarks")
 
     def __init__(self, count: int) -> None:
         self._watermarks: list[float | None] = [None] * count
         self._barriers: list[int] = [0] * count
         self._ended: list[bool] = [False] * count
         self._passed: float | None = None
+        self._passed_barrier = 0
 
-    def receive(self, slot: int, signal: Signal) -> Signal | None:
-        """The combined signal to pass on now; None while another input has yet to catch up."""
+    def receive(self, slot: int, signal: Signal) -> Sequence[Signal]:
+        """The combined signals to pass on now; none while another input has yet to catch up."""
         if len(self._ended) == 1:
-            return signal
+            return (signal,)
         if isinstance(signal, Watermark):
             self._watermarks[slot] = signal.time_s
             return self._lowest()
         if isinstance(signal, Barrier):
             self._barriers[slot] = signal.epoch
-            open_inputs = [
-                epoch for epoch, ended in zip(self._barriers, self._ended, strict=True) if not ended
-            ]
-            return signal if open_inputs and min(open_inputs) == signal.epoch else None
+            return self._aligned()
         self._ended[slot] = True
-        return END if all(self._ended) else None
+        return (END,) if all(self._ended) else (*self._aligned(), *self._lowest())
 
-    def _lowest(self) -> Watermark | None:
+    def _aligned(self) -> Sequence[Signal]:
+        lowest = min(epoch for epoch, ended in zip(self._barriers, self._ended, strict=True) if not ended)
+        if lowest <= self._passed_barrier:
+            return ()
+        self._passed_barrier = lowest
+        return (Barrier(lowest),)
+
+    def _lowest(self) -> Sequence[Signal]:
         known = [time for time, ended in zip(self._watermarks, self._ended, strict=True) if not ended]
-        if not known or any(time is None for time in known):
-            return None
+        if any(time is None for time in known):
+            return ()
         lowest = min(time for time in known if time is not None)
         if self._passed is not None and lowest <= self._passed:
-            return None
+            return ()
         self._passed = lowest
-        return Watermark(lowest)
+        return (Watermark(lowest),)
 
 
 def covered_rows(frame: Frame[Any]) -> list[int]:

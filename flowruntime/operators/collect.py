@@ -14,10 +14,11 @@ Holds           the values of families not yet complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowcore.frame import Failure, Frame, Opened
+from flowcore.frame import Failure, Frame, Opened, Signal
 from flowruntime.operators.base import StageOperator, absent_rows
 from flowruntime.operators.cause import first_cause
 
@@ -45,6 +46,8 @@ class CollectOperator(StageOperator):
         self.node = stage.node
         self._reduce = reduce
         self._baskets: dict[Family, _Basket] = {}
+        self._later: deque[tuple[int, Callable[[], None]]] = deque()
+        """What was told ahead of a barrier."""
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -66,14 +69,32 @@ class CollectOperator(StageOperator):
             self._try(family, basket)
         opened.ledger.cover(frame.covers)
 
-    def family_known(self, family: Family) -> None:
-        """No further child of `family` will come."""
-        self._try(family, self._basket(family, {}))
+    def family_known(self, family: Family, barriers: int) -> None:
+        """No further child of `family` will come.
 
-    def parent_absent(self, opened: Opened, rows: list[int], failed: dict[int, Failure]) -> None:
+        Args:
+            family: told by the stage that opened it, past the edges.
+            barriers: how many had passed there; those still on their way here go first.
+        """
+        if barriers > self.barriers:
+            self._later.append((barriers, lambda: self.family_known(family, barriers)))
+        elif family.total == 0 or family in self._baskets:
+            self._try(family, self._basket(family, {}))
+
+    def parent_absent(
+        self, opened: Opened, rows: list[int], failed: Mapping[int, Failure], barriers: int
+    ) -> None:
         """Parent rows that never came to be expanded are absent here, too."""
+        if barriers > self.barriers:
+            self._later.append((barriers, lambda: self.parent_absent(opened, rows, failed, barriers)))
+            return
         reasons = {row: failed[row] for row in rows if row in failed}
         self.emit_absent(opened, rows, reasons or None)
+
+    def signal(self, signal: Signal) -> None:
+        self.emit_signal(signal)
+        while self._later and self._later[0][0] <= self.barriers:
+            self._later.popleft()[1]()
 
     def _basket(self, family: Family, touched: dict[Family, _Basket]) -> _Basket:
         basket = self._baskets.get(family)
@@ -105,6 +126,7 @@ class CollectOperator(StageOperator):
 
     def close(self) -> None:
         self._baskets.clear()
+        self._later.clear()
 
     def statistics(self) -> dict[str, Any]:
         return {"in_flight": sum(len(basket.values) for basket in self._baskets.values())}

@@ -81,7 +81,7 @@ class ExpandOperator(StageOperator):
         if missing:
             failed = frame.failed or {}
             for collect in self.collects:
-                collect.parent_absent(opened, missing, failed)
+                collect.parent_absent(opened, missing, failed, self.barriers)
             opened.ledger.cover(missing)
         for row, value in zip(frame.present, frame.values, strict=True):
             self._begin(opened, row, value)
@@ -258,7 +258,7 @@ class ExpandOperator(StageOperator):
         parent.generation.outstanding -= 1
         kernel.in_progress -= 1
         for collect in self.collects:
-            collect.family_known(family)
+            collect.family_known(family, self.barriers)
         family.cover_parent()
         self._pass_signals()
 

@@ -14,6 +14,7 @@ Holds           one entry per unanswered row.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +26,41 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 from flowcore.errors import ContractError, NodeTimeoutError, RunError
 from flowcore.frame import End, Frame, Opened, Record, Signal
 from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.gate import Gate, Generation
 
 if TYPE_CHECKING:
     import asyncio
+    from datetime import datetime
 
     from flowruntime.compile.plan import Stage
     from flowruntime.operators.kernel import Kernel
 
 
+class LoopScheduler(AsyncIOScheduler):
+    """reactivex's scheduler of the loop, its clock the loop's own: time operators work on virtual time, too.
+
+    Args:
+        loop: running.
+        wall_s: Unix seconds now.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wall_s: float) -> None:
+        super().__init__(loop)
+        self._wall_s = wall_s - loop.time()
+
+    @property
+    def now(self) -> datetime:
+        return self.to_datetime(self._wall_s + self._loop.time())
+
+
 class _Origin:
     """One row inside the operator."""
 
-    __slots__ = ("answered", "children", "covered", "failed", "opened", "row", "timer")
+    __slots__ = ("answered", "children", "covered", "failed", "generation", "opened", "row", "timer")
 
-    def __init__(self, opened: Opened, row: int) -> None:
+    def __init__(self, opened: Opened, row: int, generation: Generation) -> None:
         self.opened = opened
+        self.generation = generation
         self.row = row
         self.answered = False
         self.children = 0
@@ -61,6 +82,8 @@ class OpaqueOperator(StageOperator):
         self._observers: list[abc.ObserverBase[Record[Any]]] = []
         self._open: set[_Origin] = set()
         self._failed = False
+        self._gate = Gate()
+        self._thread = threading.get_ident()
 
         def subscribe(
             observer: abc.ObserverBase[Record[Any]], scheduler: abc.SchedulerBase | None = None
@@ -76,7 +99,7 @@ class OpaqueOperator(StageOperator):
             on_next=self._on_next,
             on_error=self._on_error,
             on_completed=self._on_completed,
-            scheduler=AsyncIOScheduler(kernel.loop),
+            scheduler=LoopScheduler(kernel.loop, kernel.worker.telemetry.clock()),
         )
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
@@ -88,11 +111,12 @@ class OpaqueOperator(StageOperator):
         if missing:
             opened.ledger.cover(missing)
         for row, value in zip(frame.present, frame.values, strict=True):
-            origin = _Origin(opened, row)
+            origin = _Origin(opened, row, self._gate.current)
             self.kernel.counts[self.node.id].completed += 1
             if self._explicit:
                 self._open.add(origin)
                 self.kernel.in_progress += 1
+                origin.generation.outstanding += 1
                 if self._timeout_s is not None:
                     origin.timer = self.kernel.loop.call_later(self._timeout_s, self._expire, origin)
             record = Record(value, origin)
@@ -100,18 +124,28 @@ class OpaqueOperator(StageOperator):
                 observer.on_next(record)
             if not self._explicit:
                 opened.ledger.cover((row,))
+            elif self.ended and not origin.answered:
+                self._unanswered(origin)  # it has completed early and listens no more
 
     def signal(self, signal: Signal) -> None:
+        if self.ended:
+            return
         if not isinstance(signal, End):
-            self.emit_signal(signal)
+            self._gate.signal(signal)
+            self._pass_signals()
             return
         for observer in list(self._observers):
             observer.on_completed()
 
+    def _pass_signals(self) -> None:
+        """With `explicit`, a signal waits for an answer to each row before it."""
+        for signal in self._gate.passed():
+            self.emit_signal(signal)
+
     # --- what the operator does -----------------------------------------------------------------------
 
     def _on_next(self, item: Any) -> None:
-        if self.kernel.closed:
+        if self.kernel.closed or not self._is_here("emitted"):
             return
         if not isinstance(item, Record):
             self._on_error(
@@ -141,10 +175,16 @@ class OpaqueOperator(StageOperator):
                 )
             )
             return
+        first = not origin.answered
         origin.answered = True
         if record.value is msgspec.UNSET:
             self._try_cover(origin)
-            return
+        else:
+            self._emit_child(origin, record.value)
+        if first:
+            self._answered(origin)
+
+    def _emit_child(self, origin: _Origin, value: Any) -> None:
         origin.children += 1
 
         def settled(opened: Opened, rows: Sequence[int]) -> None:
@@ -153,7 +193,7 @@ class OpaqueOperator(StageOperator):
             self._try_cover(origin)
 
         parents = [(origin.opened, origin.row)]
-        self.emit(Frame(self.kernel.open_child(self.stage.scope, parents, settled), [record.value]))
+        self.emit(Frame(self.kernel.open_child(self.stage.scope, parents, settled), [value]))
 
     def _try_cover(self, origin: _Origin) -> None:
         if not self._explicit or origin.covered or not origin.answered or origin.children:
@@ -174,7 +214,15 @@ class OpaqueOperator(StageOperator):
         if origin.answered or origin.covered:
             return
         error = NodeTimeoutError(
-            f"operator {self.node.id!r} did not answer for a row within {self._timeout_s} s; forward it, or record.drop()",
+            f"operator {self.node.id!r} did not answer for a row within {self._timeout_s} s; forward it, or "
+            "record.drop()",
+            node=self.node.id,
+        )
+        self._fail(origin, error)
+
+    def _unanswered(self, origin: _Origin) -> None:
+        error = ContractError(
+            f"operator {self.node.id!r} completed without answering for a row; forward it, or record.drop()",
             node=self.node.id,
         )
         self._fail(origin, error)
@@ -187,6 +235,7 @@ class OpaqueOperator(StageOperator):
         failure = kernel.failed(self.node.id, origin.opened, origin.row, error)
         if self.node.id not in kernel.handled or kernel.closed:
             origin.opened.ledger.cover((origin.row,))
+            self._answered(origin)
             return
 
         def settled(opened: Opened, rows: Sequence[int]) -> None:
@@ -195,13 +244,25 @@ class OpaqueOperator(StageOperator):
 
         child = kernel.open_child(self.stage.scope, [(origin.opened, origin.row)], settled)
         self.emit(Frame(child, [], [], None, {0: failure}))
+        self._answered(origin)
+
+    def _answered(self, origin: _Origin) -> None:
+        """A row is answered for, for the first time: signals behind it may pass."""
+        origin.answered = True
+        if self._explicit:
+            origin.generation.outstanding -= 1
+            self._pass_signals()
 
     def cancel_execution(self, root: Opened, row: int) -> None:
         for origin in [each for each in self._open if each.opened.root(each.row) == (root, row)]:
-            origin.answered = origin.failed = True
+            origin.failed = True
+            if not origin.answered:
+                self._answered(origin)
             self._try_cover(origin)
 
     def _on_error(self, error: Exception) -> None:
+        if not self._is_here(f"failed ({error!r})"):
+            return
         if self._failed or self.kernel.closed:
             return
         self._failed = True
@@ -209,13 +270,23 @@ class OpaqueOperator(StageOperator):
         failure.__cause__ = error
         self.kernel.crash(failure)
 
+    def _is_here(self, what: str) -> bool:
+        """Whether this is the loop's thread; from any other the chain is told to fail there."""
+        if threading.get_ident() == self._thread:
+            return True
+        error = ContractError(
+            f"operator {self.node.id!r} {what} on another thread than the event loop's; give its time operators no "
+            "scheduler of their own, or observe_on the loop's",
+            node=self.node.id,
+        )
+        self.kernel.loop.call_soon_threadsafe(self._on_error, error)
+        return False
+
     def _on_completed(self) -> None:
+        if not self._is_here("completed"):
+            return
         for origin in [origin for origin in self._open if not origin.answered]:
-            error = ContractError(
-                f"operator {self.node.id!r} completed without answering for a row; forward it, or record.drop()",
-                node=self.node.id,
-            )
-            self._fail(origin, error)
+            self._unanswered(origin)
         self.emit_signal(End())
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class ReopenOperator(StageOperator):
             self.emit(Frame(children, frame.values))
         for family in known:
             for collect in self.collects:
-                collect.family_known(family)
+                collect.family_known(family, self.barriers)
         missing = absent_rows(frame)
         if missing:
             opened.ledger.cover(missing)

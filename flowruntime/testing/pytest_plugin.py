@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from typing import Any
 
 import pytest
 
@@ -50,15 +50,19 @@ def _loop(item: Any) -> VirtualLoop:
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
-) -> Generator[None, object, object]:
+) -> Generator[None, Any, Any]:
     """Turn coroutine tests that ask for virtual time into plain ones, before another plugin takes them."""
     del collector, name, obj
-    made: object = yield
-    items: Sequence[object] = cast("Sequence[object]", made) if isinstance(made, list) else (made,)
-    for item in items:
+    made: Any = yield
+    for item in _items(made):
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj) and _wanted(item):
             item.obj = _on_virtual_time(item, item.obj)
     return made
+
+
+def _items(made: Any) -> Iterable[Any]:
+    """Pytest gives one item, a list of them, or None."""
+    return made if isinstance(made, list) else (made,)  # pyright: ignore[reportUnknownVariableType] - a list of anything
 
 
 def _wanted(item: pytest.Function) -> bool:

@@ -92,7 +92,7 @@ async def run_workflow(
     async with contextlib.AsyncExitStack() as stack:
         rt = runtime or await stack.enter_async_context(_runtime(nodes))
         graph, sources = _with_sources(rt, workflow, source)
-        graph, kept = _with_sinks(replaced(graph, replace or {}), sinks or {})
+        graph, kept = with_collected(replaced(graph, replace or {}), sinks or {})
         with recorded(rt.events) as events:
             run = await rt.start_prepared(graph, workflow, sources=sources, limit=limit)
             try:
@@ -135,7 +135,7 @@ def _source(rows: Rows) -> Source[Any, Any]:
     return rows if isinstance(rows, Source) else scripted(*rows)
 
 
-def _with_sinks(
+def with_collected(
     graph: ResolvedGraph, given: Mapping[str, CollectedSink]
 ) -> tuple[ResolvedGraph, dict[str, CollectedSink]]:
     """Collected sinks in the place of the declared ones, and behind every output nothing follows."""

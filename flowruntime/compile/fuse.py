@@ -180,6 +180,8 @@ class _Fuser:
             structured = connection is not None and self._is_structured(connection)
             if tally is None or structured or not self._straight(index):
                 return None
+            if connection is not None and len(self._branches()[connection.from_node, connection.from_port]) > 1:
+                return None  # a row this branch did not take may have gone another way
             found.append(self.tallies.index(tally))
         return tuple(found)
 
@@ -592,23 +594,26 @@ class _Fuser:
             if straight and self._may_drop(step.index):
                 writer.line(f"if {step.variable} is ABSENT:")
                 with writer.indented():
-                    self._write_unrouted(writer, step)
+                    self._write_unrouted(writer, step, connection, left=True)
                     writer.line("continue")
         if not straight:
-            self._write_unrouted(writer, step, connection)
+            self._write_unrouted(writer, step, connection, left=False)
 
     def _write_unrouted(
-        self, writer: Writer, step: Step, connection: ResolvedConnection | None = None
+        self, writer: Writer, step: Step, connection: ResolvedConnection, *, left: bool
     ) -> None:
-        """Count a row no branch of the port takes; written behind the last branch."""
+        """Count a row no branch of the port takes; written behind the last branch.
+
+        Args:
+            left: where the branch of this step is known not to be taken.
+        """
         tally = self._tally(step.index, "unrouted")
         if tally is None:
             return
-        assert step.connection is not None
-        tests = self._port_tests(step.connection)
-        if connection is not None:
-            branches = self._branches()[connection.from_node, connection.from_port]
-            tests += [f"{self.steps[index].variable} is ABSENT" for index in branches]
+        tests = self._port_tests(connection)
+        for index in self._branches()[connection.from_node, connection.from_port]:
+            if not (left and index == step.index):
+                tests.append(f"{self.steps[index].variable} is ABSENT")
         if tests:
             writer.line(f"if {' and '.join(tests)}: {tally.variable} += 1")
         else:

@@ -165,6 +165,8 @@ class _Record:
         self.carried: dict[Conn, dict[Key, Any]] = {}
         self.broken: dict[tuple[ScopePath, Key], Gone] = {}
         """Parent rows whose children are not all there, with the cause; only those."""
+        self.above: dict[str, set[str]] = {}
+        """For each node: itself if it failed, and every failed node above it."""
         self.found = Expected()
 
     def run(self) -> Expected:
@@ -364,18 +366,12 @@ class _Record:
     def _note_missing(self, node: NodeDecl) -> None:
         """Rows that never came to be: what kept their parents from having them."""
         for conn in self.ref.into[node.id]:
-            sender = conn.from_node
-            if conn.kind != "error" and not self.found.completed[sender]:
-                self.found.causes[node.id] |= (
-                    {sender} if self.found.failures(sender) else self.found.causes[sender]
-                )
+            if conn.kind != "error":
+                self.found.causes[node.id] |= self.above[conn.from_node]
             for item in self._carry(conn).values():
                 self.found.causes[node.id] |= item.causes if isinstance(item, Gone) else set()
-        scopes = [self.ref.scope_out[conn.from_node] for conn in self.ref.into[node.id]]
-        scopes.append(self.ref.scope_in.get(node.id, ROOT))
-        for (broken, _), gone in self.broken.items():
-            if any(scope[: len(broken)] == broken for scope in scopes):
-                self.found.causes[node.id] |= gone.causes
+        own = {node.id} if self.found.failures(node.id) else set[str]()
+        self.above[node.id] = self.found.causes[node.id] | own
 
     # --- what goes out ----------------------------------------------------------------------------------
 

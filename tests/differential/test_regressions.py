@@ -138,6 +138,12 @@ CASES = {
         Conn("both", "error", "handler", "", "error"),
         records=tuple(range(20)),
     ),
+    "a row that one of two branches took is not unrouted, though both are needed": _case(
+        NodeDecl("both", "two"),
+        _when("src", "both", "a", "value.n % 2 == 0"),
+        _when("src", "both", "b", "record.id % 2 == 1"),
+        records=tuple(range(20)),
+    ),
     "outputs of rows nested twice are in the order of their parents": _case(
         NodeDecl("outer", "many"),
         NodeDecl("slow", "slow"),

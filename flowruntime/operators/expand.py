@@ -144,22 +144,22 @@ class ExpandOperator(StageOperator):
         values: list[Any] = []
         room = min(PART, self._allowance - self._open_children)
         done = False
+        broken: Exception | None = None
         try:
             while len(values) < room:
                 value = next(parent.iterator, _DONE)
                 if value is _DONE:
                     done = True
                     break
+                self._check_count(parent.family, len(values) + 1)
                 values.append(value)
-                self._check_count(parent.family, len(values))
         except Exception as error:
-            if isinstance(error, LimitExceededError) and values:
-                values.pop()
-            self._note_failure(parent, error)
-            done = True
+            broken = error
         if values:
             self._emit_children(parent.family, values)
-        return done
+        if broken is not None:
+            self._note_failure(parent, broken)
+        return done or broken is not None
 
     def _check_count(self, family: Family, more: int) -> None:
         if family.size + more > self._max_children:

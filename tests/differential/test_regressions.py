@@ -144,6 +144,14 @@ CASES = {
         _when("src", "both", "b", "record.id % 2 == 1"),
         records=tuple(range(20)),
     ),
+    "a generator that breaks off gives its rows before its error": _case(
+        NodeDecl("many", "many", fail=2),
+        NodeDecl("all", "gather"),
+        Conn("src", "out", "many", "a"),
+        Conn("src", "out", "all", "items"),
+        Conn("many", "error", "all", "items", "error"),
+        records=tuple(range(20)),
+    ),
     "outputs of rows nested twice are in the order of their parents": _case(
         NodeDecl("outer", "many"),
         NodeDecl("slow", "slow"),

@@ -85,7 +85,7 @@ def element(annotation: Any) -> Any:
     origin, arguments = get_origin(inner) or inner, get_args(inner)
     if origin is tuple:
         kinds = [argument for argument in arguments if argument is not Ellipsis]
-        return Union[tuple(kinds)] if kinds else Any
+        return Union[tuple(kinds)] if kinds else Any  # noqa: UP007 - members known at run time only
     sequence = (
         inspect.isclass(origin)
         and issubclass(origin, Iterable)
@@ -181,7 +181,7 @@ def _argument_mismatch(source: Any, target: Any, from_class: type, to_class: typ
 
 def _mapping_types(annotation: Any) -> tuple[Any, Any]:
     arguments = get_args(annotation)
-    return (arguments[0], arguments[1]) if len(arguments) == 2 else (Any, Any)
+    return (arguments[0], arguments[1]) if len(arguments) == 2 else (Any, Any)  # noqa: PLR2004 - key, value
 
 
 def _is_collection(cls: type) -> bool:
@@ -230,22 +230,22 @@ def _accepts_all(annotation: Any) -> bool:
 # --- fields ---
 
 
-def _field(annotation: Any, name: str) -> Any | Unknown:
+def _field(annotation: Any, name: str) -> Any | Unknown:  # noqa: PLR0911 - one return per kind of type
     if _accepts_all(annotation):
         return Any
     if get_origin(annotation) in _UNIONS:
         members = [member for member in _members(annotation) if member is not type(None)]
         found = [_field(bare(member), name) for member in members]
         known = [each for each in found if not isinstance(each, Unknown)]
-        return Union[tuple(known)] if known else found[0]
-    origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+        return Union[tuple(known)] if known else found[0]  # noqa: UP007 - as in element
+    origin = get_origin(annotation) or annotation
     if not inspect.isclass(origin):
         return Any
     fields = known_fields(origin)
     if fields is not None:
         return fields[name] if name in fields else Unknown(name, type_text(annotation), tuple(fields))
     if issubclass(origin, Mapping):
-        return arguments[1] if len(arguments) == 2 else Any
+        return _mapping_types(annotation)[1]
     if issubclass(origin, list | tuple | Sequence) and not issubclass(origin, str | bytes):
         return element(annotation) if name.isdigit() else Unknown(name, type_text(annotation), ("0",))
     if origin in _FIELDLESS or issubclass(origin, Stream | enum.Enum):
@@ -262,7 +262,7 @@ def known_fields(cls: type[Any]) -> Mapping[str, Any] | None:
             declared = typing.get_type_hints(cls, include_extras=True)
         else:
             return None
-    except Exception:
+    except Exception:  # noqa: BLE001 - another library's class may raise anything; then nothing is declared
         return None
     derived = [name for name, member in inspect.getmembers_static(cls) if isinstance(member, property)]
     return dict.fromkeys(derived, Any) | declared

@@ -179,7 +179,7 @@ class _Reader:
             return struct(**fields)
         except ValidationFailedError as failed:
             self._findings.include(failed.problems, path)
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - a struct's __post_init__ may raise anything; it is reported
             self._findings.add(path, str(fault) or repr(fault))
         return NOTHING
 
@@ -228,7 +228,7 @@ class _Reader:
                     read = self._refuse(path, value, fault)
         return read
 
-    def _bare(self, annotation: Any, value: Any, path: Path) -> object:
+    def _bare(self, annotation: Any, value: Any, path: Path) -> object:  # noqa: PLR0911 - one return per kind
         origin = get_origin(annotation) or annotation
         if annotation in (Any, object) or isinstance(annotation, TypeVar | str):
             return value
@@ -244,7 +244,7 @@ class _Reader:
             return self._converted(annotation, value, path)
         return self._of_class(origin, value, path)
 
-    def _of_class(self, cls: type[Any], value: Any, path: Path) -> object:
+    def _of_class(self, cls: type[Any], value: Any, path: Path) -> object:  # noqa: PLR0911 - one return per class
         if issubclass(cls, HOOKED):
             return self._hooked(cls, value, path)
         if typing.is_typeddict(cls):

@@ -72,7 +72,7 @@ def config_schema(config_type: type[Any] | None) -> Schema:
     return _struct(config_type, ())
 
 
-def type_schema(annotation: Any, above: tuple[type, ...] = ()) -> Schema:
+def type_schema(annotation: Any, above: tuple[type, ...] = ()) -> Schema:  # noqa: PLR0911 - one per kind
     """The schema of one type; `above` are the structs it stands in."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
@@ -99,7 +99,7 @@ def type_schema(annotation: Any, above: tuple[type, ...] = ()) -> Schema:
     return _class(getattr(origin, "__supertype__", origin), above)
 
 
-def _class(given: Any, above: tuple[type, ...]) -> Schema:
+def _class(given: Any, above: tuple[type, ...]) -> Schema:  # noqa: PLR0911 - one return per kind of class
     if not inspect.isclass(given):
         return {}
     cls: type[Any] = given

@@ -35,7 +35,7 @@ def mentions(annotation: Any, wanted: tuple[type, ...]) -> bool:
     return any(mentions(argument, wanted) for argument in get_args(annotation))
 
 
-def describe_type(annotation: Any) -> str:
+def describe_type(annotation: Any) -> str:  # noqa: PLR0911 - one return per kind of type
     """A type as users write it in a file: `text`, `a duration such as 30s`, `a list of text`."""
     names: dict[Any, str] = {
         Any: "any value", object: "any value", NoneType: "null", bool: "true or false", int: "a whole number",

@@ -74,7 +74,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.source_text} -> {self.target_text}"
 
 
-def make_connection(
+def make_connection(  # noqa: PLR0913 - what a connection is made of
     from_node: NodeId,
     from_port: str | None,
     from_path: tuple[str, ...],
@@ -159,7 +159,7 @@ def parse_arrow(text: str) -> tuple[tuple[NodeId, str | None, tuple[str, ...]], 
         ConnectionSyntaxError: there is not exactly one arrow, or an end does not match.
     """
     ends = _split_arrow(text)
-    if len(ends) != 2:
+    if len(ends) != 2:  # noqa: PLR2004 - a sender and a receiver
         raise _syntax(text, f"must have one '->', as in 'a.out -> b.text', has {len(ends) - 1}")
     target, port, path = parse_endpoint(ends[1])
     if path:
@@ -179,7 +179,7 @@ def _split_arrow(text: str) -> list[str]:
     return ends
 
 
-def _option_fault(connection: Connection) -> str | None:
+def _option_fault(connection: Connection) -> str | None:  # noqa: PLR0911 - one return per rule
     conditional = connection.when is not None or connection.otherwise
     kind = connection.kind
     if kind not in CONNECTION_KINDS:

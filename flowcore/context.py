@@ -48,8 +48,9 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient(Protocol):
-    """Sends requests through the operator's guard: addresses checked, sizes capped, a deadline on the
-    whole.
+    """Sends requests through the operator's guard.
+
+    Addresses are checked, sizes capped, and a deadline holds for the whole.
     """
 
     async def send(self, request: HttpRequest) -> HttpResponse:

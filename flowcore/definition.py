@@ -97,9 +97,7 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return f"{self.implementation.__module__}:{self.implementation.__qualname__}"
 
     def for_config(self, raw: Mapping[str, Any]) -> NodeDefinition:
-        """The definition with the output ports a node of this configuration has; itself where they are
-        fixed.
-        """
+        """The definition with the output ports of this configuration; itself where they are fixed."""
         return (
             self if self.outputs_of is None else msgspec.structs.replace(self, outputs=self.outputs_of(raw))
         )
@@ -196,7 +194,7 @@ def resolve_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:
+    except Exception:  # noqa: BLE001 - text of users; what cannot be resolved is looked at one by one
         found: dict[str, Any] = {}
     namespace: Mapping[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
     for name, raw in inspect.get_annotations(function).items():
@@ -204,8 +202,8 @@ def resolve_annotations(function: Callable[..., Any]) -> dict[str, Any]:
             found[name] = raw
             continue
         try:
-            found[name] = eval(raw, dict(namespace))
-        except Exception:
+            found[name] = eval(raw, dict(namespace))  # noqa: S307 - an annotation of the user's own module
+        except Exception:  # noqa: BLE001 - as above
             found[name] = raw
     return found
 

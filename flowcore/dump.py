@@ -150,7 +150,7 @@ class _Writer:
             return {name: self._escaped(item, (*at, name)) for name, item in pairs}
         return data
 
-    def _value(self, value: object, at: Path) -> object:
+    def _value(self, value: object, at: Path) -> object:  # noqa: PLR0911 - one return per kind
         """A configuration value in plain form, literal texts escaped."""
         try:
             if len(at) > MAX_DEPTH:

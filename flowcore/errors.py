@@ -32,9 +32,7 @@ class FlowError(Exception):
         return self.message
 
     def facts(self) -> dict[str, object]:
-        """The error as plain data for events, dead letters and JSON output: kind, message and the public
-        facts.
-        """
+        """The error as plain data for events, dead letters and JSON: kind, message, public facts."""
         own = {name: _plain(fact) for name, fact in self.__dict__.items() if not name.startswith("_")}
         own.pop("message", None)
         return {"kind": type(self).__name__, "message": self.message, **own}
@@ -50,7 +48,7 @@ def describe_error(error: BaseException) -> dict[str, object]:
 def _message_of(error: BaseException) -> str:
     try:
         return str(error) or repr(error)
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - another's __str__; the error it hides is told all the same
         return f"<{type(error).__name__} whose __str__ raised {type(broken).__name__}>"
 
 
@@ -116,9 +114,7 @@ class ValidationFailedError(BuildError, ValueError):
 
 
 class DefinitionError(BuildError, TypeError):
-    """A node, operator, source or sink is declared in a way FlowRx cannot use (signature, annotation,
-    options).
-    """
+    """A node, operator, source or sink is declared in a way FlowRx cannot use, or with such options."""
 
 
 class UnknownNodeTypeError(BuildError, LookupError):
@@ -214,9 +210,7 @@ class LimitExceededError(RunError, MemoryError):
 
 
 class ContractError(RunError, TypeError):
-    """A node, source, sink or operator broke its contract (wrong return value, more rows than credit,
-    ...).
-    """
+    """A node, source, sink or operator broke its contract: a wrong return value, more rows than credit."""
 
 
 class CancelledRowError(RunError):
@@ -232,9 +226,7 @@ class WrongKindError(RunError, TypeError):
 
 
 class ParseError(RunError, ValueError):
-    """Text or bytes are not in the form declared: attributes `reason`, `line` and `column` (from 1) where
-    known.
-    """
+    """Text or bytes are not in the form declared: attributes `reason`, and `line`, `column` (from 1)."""
 
 
 class ConflictError(RunError, ValueError):
@@ -292,8 +284,9 @@ class HttpTimeoutError(HttpError, TimeoutError):
 
 
 class HttpConnectionError(HttpError, ConnectionError):
-    """The server could not be reached or went away; the request may have had its effect. Attribute
-    `reason`.
+    """The server could not be reached or went away: attribute `reason`.
+
+    The request may have had its effect.
     """
 
     retriable = True

@@ -226,7 +226,7 @@ def _visible(text: str) -> str:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - another's __repr__; an event is written all the same
         return f"<{type(value).__name__} whose __repr__ raised {type(broken).__name__}>"
 
 

@@ -39,8 +39,9 @@ class Expression:
 
 
 class Template(Expression):
-    """A nested mapping or list whose string leaves are expressions; evaluates to the same shape with their
-    values.
+    """A nested mapping or list whose string leaves are expressions.
+
+    Evaluates to the same shape with their values.
     """
 
     __slots__ = ("shape",)

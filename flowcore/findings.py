@@ -52,7 +52,7 @@ def shown(value: object) -> str:
         return f"{value[:_SHOWN_LENGTH]!r}..."
     try:
         text = repr(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 - another's __repr__; the finding is told all the same
         return f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 

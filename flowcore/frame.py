@@ -56,7 +56,7 @@ class Opened:
         "times",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per column
         self,
         scope: str,
         seq: int,
@@ -101,7 +101,7 @@ class Opened:
         """Values joins keep of this frame's rows for their children."""
 
     def forget(self) -> None:
-        """Every row is settled: let go of what was known of them. Places and positions stay known until committed."""
+        """Let go of what was known of the rows, all settled; places and positions stay until committed."""
         self.records = self.keys = self.times = self.headers = None
         self.executions = self.outcomes = self.failures = self.kept = None
 
@@ -150,7 +150,7 @@ class Frame(Generic[T]):
         self.values = values
         self._rows = rows
         self._gone = gone
-        """Of `rows`: those that have no value after all, ascending; worked out only when someone asks for `rows`."""
+        """Of `rows`: those that have no value after all, ascending; worked out once someone asks `rows`."""
         self.covers = covers
         """The rows this part answers for; None: all of them. Always a superset of `rows`."""
         self.failed = failed

@@ -4,8 +4,7 @@ Owns: turning a signature into a `NodeDefinition`, carried by the function or cl
 Does not own: finding nodes (registry) or running them (the runtime).
 
 Always holds: a decorated function is still the plain function, to be called in a test; nothing is registered
-here.
-Positional parameters are input ports, keyword-only ones are configuration, a context comes by its type.
+here. Positional parameters are input ports, keyword-only ones are configuration, a context comes by its type.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ from flowcore.policies import Batch, Concurrency, NodePolicies, OnError, RetryPo
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
-I = TypeVar("I")
-O = TypeVar("O")
+I = TypeVar("I")  # noqa: E741 - inputs, as in Node[C, I, O]
+O = TypeVar("O")  # noqa: E741 - outputs
 
 _ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator, AsyncIterable)
 
 
-def node(
+def node(  # noqa: PLR0913 - one keyword per option
     type: str,
     *,
     kind: NodeKind | None = None,
@@ -74,6 +73,15 @@ def node(
         type: dotted name, `text.clean`.
         kind: how rows change; read from the signature when not given: a generator is `expand`, all else
             `map`.
+        category: the group it is listed under; the first part of `type` when not given.
+        concurrency: rows in work at once; a `Concurrency` also says in which order they leave.
+        timeout: of one attempt.
+        retry: what to do after a failed attempt.
+        on_error: what a row does that failed for good.
+        batch: the function takes several rows at once, and answers each.
+        key: expression for the key of a row, for `by_key` order and keyed state.
+        resource: name of a limit shared by several nodes.
+        max_children: rows one row may expand to.
         offload: run a blocking function in a `thread`, a CPU-bound one in a `process`.
         computes: the config field (Expression or Template) that is the node's result; compiled into its
             neighbours.
@@ -96,7 +104,15 @@ def node(
 
     def declare(function: F) -> F:
         definition = _define_function(
-            function, type, kind, category, policies, offload, computes, idempotent, deterministic
+            function,
+            type,
+            kind,
+            category,
+            policies,
+            offload=offload,
+            computes=computes,
+            idempotent=idempotent,
+            deterministic=deterministic,
         )
         function.__flow_node__ = definition  # pyright: ignore[reportFunctionMemberAccess] - functions carry attributes
         return function
@@ -104,12 +120,13 @@ def node(
     return declare
 
 
-def _define_function(
+def _define_function(  # noqa: PLR0913 - what `node` was given
     function: Callable[..., Any],
     type_name: str,
     kind: NodeKind | None,
     category: str | None,
     policies: NodePolicies,
+    *,
     offload: Offload | None,
     computes: str | None,
     idempotent: bool,
@@ -132,8 +149,8 @@ def _define_function(
             context, context_name = found, name
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise DefinitionError(
-                f"node {type_name!r}: parameter '*{name}' has no fixed ports; name each input, or annotate one "
-                "parameter Gather[T] to take all connections as a list",
+                f"node {type_name!r}: parameter '*{name}' has no fixed ports; name each input, or annotate "
+                "one parameter Gather[T] to take all connections as a list",
                 type=type_name,
             )
         elif parameter.kind is parameter.KEYWORD_ONLY:
@@ -194,21 +211,20 @@ class Outputs(msgspec.Struct, kw_only=True):
 
 
 class Node(Generic[C, I, O]):
-    """A node with a life cycle or several ports: `class Geo(Node[GeoConfig, GeoIn, GeoOut],
-    type="geo.route")`.
+    """A node with a life cycle or several ports.
+
+        class Geo(Node[GeoConfig, GeoIn, GeoOut], type="geo.route"): ...
 
     `GeoConfig`, `GeoIn` and `GeoOut` are msgspec structs: one field of `GeoIn` per input port, one of
-    `GeoOut` per
-    output port (UNSET emits nothing); any other type as `O` makes the single port `out`. One instance serves
-    a worker:
-    `initialize` once, `shutdown` always, also after a failure. A synchronous `execute` is fused into its
-    neighbours.
+    `GeoOut` per output port (UNSET emits nothing); any other type as `O` makes the single port `out`. One
+    instance serves a worker: `initialize` once, `shutdown` always, also after a failure. A synchronous
+    `execute` is fused into its neighbours.
     """
 
     __flow_node__: ClassVar[NodeDefinition]
     config: C
 
-    def __init_subclass__(
+    def __init_subclass__(  # noqa: PLR0913 - one keyword per option
         cls,
         *,
         type: str | None = None,
@@ -253,13 +269,11 @@ class Node(Generic[C, I, O]):
         self.config = config
 
     @classmethod
-    def outputs_for(cls, config: Mapping[str, Any]) -> tuple[Port, ...]:
-        """The output ports of a node with this configuration, as written in the file; override where they
-        differ.
+    def outputs_for(cls, config: Mapping[str, Any]) -> tuple[Port, ...]:  # noqa: ARG003 - for those who override
+        """The output ports of a node with this configuration, in the form of the file.
 
-        Must not raise: a configuration that makes no sense is reported when it is decoded. `execute` then
-        returns
-        a struct derived from `Outputs` with a field per port.
+        Override it where they differ. Must not raise: a configuration that makes no sense is reported when it
+        is decoded. `execute` then returns a struct derived from `Outputs` with a field per port.
         """
         return cls.__flow_node__.outputs
 
@@ -289,8 +303,8 @@ def _define_class(
     config_type, in_type, out_type = type_arguments(cls, Node)
     if not (isinstance(in_type, type) and issubclass(in_type, msgspec.Struct)):
         raise DefinitionError(
-            f"node {type_name!r} ({cls.__qualname__}): the second type argument must be a msgspec struct with one "
-            f"field per input port, not {in_type!r}",
+            f"node {type_name!r} ({cls.__qualname__}): the second type argument must be a msgspec struct "
+            f"with one field per input port, not {in_type!r}",
             type=type_name,
         )
     structured = isinstance(out_type, type) and issubclass(out_type, msgspec.Struct) and _is_ports(out_type)
@@ -351,12 +365,14 @@ def check_definition(definition: NodeDefinition) -> None:
         )
     if definition.offload is not None and definition.is_async:
         raise DefinitionError(
-            f"{name} is a coroutine and cannot be offloaded to a {definition.offload}; write a plain function",
+            f"{name} is a coroutine and cannot be offloaded to a {definition.offload}; write a plain "
+            "function",
             type=definition.type,
         )
     if definition.offload == "process" and definition.context is not None:
         raise DefinitionError(
-            f"{name} takes a context, which cannot cross into a worker process; remove it or use offload='thread'",
+            f"{name} takes a context, which cannot cross into a worker process; remove it or use "
+            "offload='thread'",
             type=definition.type,
         )
     if definition.context == "batch" and not definition.batched:
@@ -365,7 +381,8 @@ def check_definition(definition: NodeDefinition) -> None:
         )
     if definition.batched and not definition.is_async and definition.offload is None:
         raise DefinitionError(
-            f"{name} is a plain function with batch=...; make it a coroutine, or say offload='thread' or 'process'",
+            f"{name} is a plain function with batch=...; make it a coroutine, or say offload='thread' or "
+            "'process'",
             type=definition.type,
         )
     if definition.computes is not None and (
@@ -388,8 +405,8 @@ def _context_kind(annotation: Any) -> ContextKind | None:
 def _config_field(type_name: str, name: str, annotation: Any, default: Any) -> Any:
     if isinstance(annotation, str):
         raise DefinitionError(
-            f"node {type_name!r}: the type {annotation!r} of configuration field {name!r} cannot be resolved at run "
-            "time; import it outside `if TYPE_CHECKING:`",
+            f"node {type_name!r}: the type {annotation!r} of configuration field {name!r} cannot be resolved "
+            "at run time; import it outside `if TYPE_CHECKING:`",
             type=type_name,
         )
     if default is inspect.Parameter.empty:

@@ -42,6 +42,7 @@ def operator(
         type: dotted name.
         settles: when an input row is answered for, see the module.
         timeout: for `explicit`: a row unanswered for longer fails.
+        category: the group it is listed under; the first part of `type` when not given.
 
     Raises:
         DefinitionError: the signature cannot be used.

@@ -63,7 +63,7 @@ def _to_plain(value: object, path: Path) -> object:
     return _leaf_to_plain(value, path)
 
 
-def _leaf_to_plain(value: object, path: Path) -> object:
+def _leaf_to_plain(value: object, path: Path) -> object:  # noqa: PLR0911 - one return per kind
     match value:
         case None | bool():
             return value

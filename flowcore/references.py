@@ -42,7 +42,7 @@ _WORDS: Final = {
 }  # fmt: skip
 
 
-class ReferenceFault(ValueError):
+class ReferenceFault(ValueError):  # noqa: N818 - never leaves the loader, which reports it as a finding
     """A reference cannot be resolved; the message says why, `remedy` what to do."""
 
     def __init__(self, message: str, remedy: str) -> None:

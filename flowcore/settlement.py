@@ -1,14 +1,12 @@
-"""Delivery accounting: which rows are settled, and which position is safe to commit, whatever order acks
-arrive in.
+"""Delivery accounting: which rows are settled and which position is safe to commit, in any order of acks.
 
 Owns: `Ledger`, the settlement entry of one opened frame, and `SettlementTracker`, the commit rule of one
-    partition.
+partition.
 Does not own: when to commit or how (flowruntime.flowcontrol, connectors), or what a leaf is
 (flowruntime.compile).
 
 Pure: no I/O, no clock, no asyncio. A row is settled when every leaf has covered it; it is settled exactly
-    once.
-A committed position is the next row to read, not the last one read.
+once. A committed position is the next row to read, not the last one read.
 """
 
 from __future__ import annotations
@@ -41,8 +39,9 @@ class Ledger:
         self._on_settled = on_settled
 
     def cover(self, rows: Sequence[int] | None) -> None:
-        """One leaf answers for `rows` (None: all). Rows no leaf has yet to cover are settled, and reported
-        at once.
+        """One leaf answers for `rows` (None: all).
+
+        Rows no leaf has yet to cover are settled, and reported at once.
 
         Raises:
             EngineError: a leaf answered for a row more often than there are leaves.
@@ -144,7 +143,7 @@ class SettlementTracker:
         return (self.frames_opened - 1, -1) if self.frames_opened else None
 
     def _advance(self) -> None:
-        """Let go of settled frames, and move on within the first one that is not; each row is looked at once."""
+        """Let go of settled frames, and move on within the first that is not; each row is looked at once."""
         while self._open and self._open[0][1].open_rows == 0:
             self._passed += self._open.popleft()[1].size
             self._head = 0

@@ -276,7 +276,7 @@ class Workflow:
         Raises:
             WorkflowError: fewer than two nodes, or a port is named: use `connect` there.
         """
-        if len(nodes) < 2:
+        if len(nodes) < 2:  # noqa: PLR2004 - two ends
             raise WorkflowError(f"chain needs at least two nodes, got {len(nodes)}")
         for node in nodes:
             if isinstance(node, PortRef) or (isinstance(node, str) and "." in node):

@@ -29,8 +29,8 @@ class LimitIn(Struct, frozen=True):
 class Limit(Node[LimitConfig, LimitIn, bool], type="control.limit", kind="filter"):
     """Lets the first `rows` rows pass.
 
-    Counted as rows come by: `per: run` over a continuous run, from 0 again after a restart; `per: record` within one
-    record of the source. In a request both count within that request.
+    Counted as rows come by: `per: run` over a continuous run, from 0 again after a restart; `per: record`
+    within one record of the source. In a request both count within that request.
 
     Emits when      fewer than `rows` rows came before.
     Drops           the others; counted as `dropped`. The source goes on reading; `flow run --limit` ends it.

@@ -79,8 +79,8 @@ class PositionStore:
                 return self._connection.execute(statement, arguments).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise SourceError(
-                f"positions file {str(self._path)!r}: {error}; check the folder's permissions and free space, or run "
-                "with --fresh after moving the file away",
+                f"positions file {str(self._path)!r}: {error}; check the folder's permissions and free "
+                "space, or run with --fresh after moving the file away",
                 path=str(self._path),
             ) from error
 

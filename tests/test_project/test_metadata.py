@@ -31,7 +31,7 @@ def test_every_namespace_of_nodes_and_connectors_is_an_entry_point() -> None:
     for package, group in (("flownodes", "flowrx.nodes"), ("connectors", "flowrx.connectors")):
         folders = {path.parent.name for path in (ROOT / package).glob("*/*.py") if _is_public(path)}
         named = {target.split(".")[1] for target in PROJECT["entry-points"][group].values()}
-        no_namespace = {"flownodes": {"llm"}, "connectors": {"formats"}}  # providers; code the connectors share
+        no_namespace = {"flownodes": {"llm"}, "connectors": {"formats"}}  # providers; what connectors share
         assert folders - named <= no_namespace[package]
 
 

@@ -9,6 +9,7 @@ a time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,12 @@ class PositionStore:
 
     async def _run(self, statement: str, arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         async with self._lock:
-            return await asyncio.to_thread(self._execute, statement, arguments)
+            work = asyncio.ensure_future(asyncio.to_thread(self._execute, statement, arguments))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await _ended(work)  # its thread goes on, and no other may use the connection
+                raise
 
     def _execute(self, statement: str, arguments: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
@@ -90,3 +96,12 @@ class PositionStore:
             connection, self._connection = self._connection, None
             if connection is not None:
                 await asyncio.to_thread(connection.close)
+
+
+async def _ended(work: asyncio.Future[Any]) -> None:
+    """Until `work` is done, whatever is cancelled meanwhile; its result or error is of no interest then."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()

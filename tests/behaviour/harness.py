@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
@@ -30,8 +30,8 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
     def run(**fixtures: Any) -> None:
         run_virtual(_checked(test(**fixtures)))
 
-    run.__signature__ = inspect.signature(test)  # pyright: ignore[reportFunctionMemberAccess] - pytest reads it
-    del run.__wrapped__  # pyright: ignore[reportAttributeAccessIssue] - else pytest takes it for a coroutine
+    vars(run)["__signature__"] = inspect.signature(test)  # pytest reads the fixtures there
+    del vars(run)["__wrapped__"]  # else pytest takes it for a coroutine
     return run
 
 
@@ -62,14 +62,19 @@ class Nothing(msgspec.Struct, frozen=True):
     """No configuration."""
 
 
+Step = list[Any] | BaseException | Callable[[], Awaitable[None]]
+"""Of a script: rows to hand over, an error to raise, something to wait for."""
+
+
 class Script(Source[Nothing, Any], type="test.script"):
     """Rows given one read at a time; an exception among them is raised, an awaitable awaited."""
 
     positions = "runtime"
 
-    def __init__(self, reads: Iterable[Any] = (), **partitions: Iterable[Any]) -> None:
+    def __init__(self, reads: Iterable[Step] = (), **partitions: Iterable[Step]) -> None:
         super().__init__(Nothing())
-        self._reads = {"0": list(reads)} if not partitions else {k: list(v) for k, v in partitions.items()}
+        given = partitions or {"0": reads}
+        self._reads: dict[str, list[Step]] = {name: list(steps) for name, steps in given.items()}
         self.credits: list[int] = []
         self.committed: dict[str, list[Any]] = {name: [] for name in self._reads}
         self.closed: list[str] = []
@@ -90,21 +95,19 @@ class Script(Source[Nothing, Any], type="test.script"):
 
 
 class _ScriptReader:
-    def __init__(self, script: Script, partition: str, steps: list[Any], start: Any) -> None:
+    def __init__(self, script: Script, partition: str, steps: list[Step], start: Any) -> None:
         self._script = script
         self._partition = partition
         self._steps = list(steps)
         self._at: int = start
         skip = self._at
         while skip > 0 and self._steps:
-            step = self._steps[0]
+            step = self._steps.pop(0)
             if not isinstance(step, list):
-                self._steps.pop(0)
-            elif len(step) <= skip:  # pyright: ignore[reportUnknownArgumentType] - a test's rows
-                skip -= len(self._steps.pop(0))
-            else:
-                self._steps[0] = step[skip:]
-                skip = 0
+                continue
+            rows = cast("list[Any]", step)
+            self._steps[:0] = [rows[skip:]] if len(rows) > skip else []
+            skip = max(0, skip - len(rows))
 
     async def read(self, credit: Credit) -> Rows[Any] | None:
         script = self._script
@@ -118,10 +121,9 @@ class _ScriptReader:
                 await step()
                 self._steps.pop(0)
                 continue
-            values: list[Any] = step[: credit.rows]
-            self._steps[0] = step[credit.rows :]
-            if not self._steps[0]:
-                self._steps.pop(0)
+            rows = cast("list[Any]", self._steps.pop(0))
+            values = rows[: credit.rows]
+            self._steps[:0] = [rows[credit.rows :]] if len(rows) > credit.rows else []
             first = self._at
             self._at += len(values)
             script.handed_over += len(values)

@@ -13,7 +13,7 @@ import structlog
 
 from flowcore import Batch, Workflow, node
 from flowcore.errors import CancelledRowError, NodeTimeoutError, RequestTimeoutError
-from tests.behaviour.harness import Script, forever, now, runtime, running, same, virtual
+from tests.behaviour.harness import Script, forever, now, running, runtime, same, virtual
 
 
 @virtual
@@ -50,7 +50,9 @@ async def test_a_hanging_row_with_a_timeout_does_not_hold_up_the_others() -> Non
 
 
 @virtual
-async def test_a_node_that_swallows_its_cancellation_is_named_and_does_not_hold_its_request_for_ever() -> None:
+async def test_a_node_that_swallows_its_cancellation_is_named_and_does_not_hold_its_request_for_ever() -> (
+    None
+):
     asked: list[float] = []
 
     @node("cancel.stubborn")

@@ -1,4 +1,4 @@
-"""Control of runs: pause, resume, drain, stop with a deadline, cancel; what is left is counted and comes again."""
+"""Control of runs: pause, resume, drain, stop, cancel; what is left is counted and comes again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flowcore import (
 from flowcore.connector import Assigned, Revoked
 from flowcore.errors import RuntimeClosedError, SourceError
 from flowruntime.testing.recorder import recorded
-from tests.behaviour.harness import Script, forever, kept, now, runtime, running, same, virtual, wait
+from tests.behaviour.harness import Script, forever, kept, now, running, runtime, same, virtual, wait
 
 
 async def tick() -> None:

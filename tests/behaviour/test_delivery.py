@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowcore import Workflow, node
+from flowruntime.testing.contexts import StandaloneSourceContext
 from tests.behaviour.harness import Script, kept, now, runtime, same, virtual, wait
 
 
@@ -128,14 +129,14 @@ async def test_a_commit_that_fails_fails_the_run() -> None:
     async def refuse(self: Any, position: Any) -> None:
         raise OSError("broker away")
 
-    reader_type = type(await source.open("0", None, None))  # type: ignore[arg-type]
+    reader_type = type(await source.open("0", None, StandaloneSourceContext()))
     original = reader_type.commit
-    reader_type.commit = refuse  # type: ignore[method-assign]
+    reader_type.commit = refuse
     try:
         async with runtime() as rt:
             result = await (await rt.start(line(wait), sources={"s": source})).wait()
     finally:
-        reader_type.commit = original  # type: ignore[method-assign]
+        reader_type.commit = original
     assert result.state.name == "failed"
     assert "broker away" in str(result.cause)
     assert now() <= 3.0

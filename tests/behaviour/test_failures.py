@@ -1,4 +1,4 @@
-"""Sinks that raise, subscribers that raise, raw faults of the engine: told, counted, never silent, never a hang."""
+"""Sinks that raise, subscribers that raise, faults of the engine, killed processes: told, never a hang."""
 
 from __future__ import annotations
 
@@ -82,13 +82,15 @@ async def later_turn() -> None:
 
 
 @virtual
-async def test_a_sink_that_cannot_finish_fails_the_run_and_commits_nothing_when_it_settles_at_the_end() -> None:
+async def test_a_sink_that_cannot_finish_fails_the_run_and_commits_nothing_when_it_settles_at_the_end() -> (
+    None
+):
     sink = kept(settles_="at_end")
 
     async def break_off(self: Any) -> None:
         raise OSError("rename refused")
 
-    sink.finish = break_off  # type: ignore[method-assign]
+    sink.finish = break_off
     source = Script([[1, 2]])
     async with runtime() as rt:
         result = await (await rt.start(line(sink), sources={"s": source})).wait()
@@ -109,7 +111,7 @@ async def test_a_sink_that_settles_at_the_end_is_committed_only_after_it_has_fin
         committed_at_finish.extend(source.committed["0"])
         await finish(self)
 
-    sink.finish = note  # type: ignore[method-assign]
+    sink.finish = note
     async with runtime() as rt:
         run = await rt.start(line(sink, commit_interval="500ms"), sources={"s": source})
         result = await run.wait()
@@ -238,11 +240,12 @@ async def test_the_watchdog_names_the_node_that_blocks_the_loop_in_the_log_and_a
     wf = Workflow("blocked")
     wf.chain(wf.add(same, id="a"), wf.add(blocking, id="culprit"), wf.add(same, id="b"))
     async with runtime(watchdog=timedelta(milliseconds=20)) as rt:
+        told = asyncio.Event()
+        rt.events.listen(lambda _: told.set(), kinds={LoopBlocked})
         with recorded(rt.events) as seen, structlog.testing.capture_logs() as logs:
             assert (await rt.execute(wf, {"a": {"value": 1}})).ok
             async with asyncio.timeout(5):
-                while not seen.of(LoopBlocked):
-                    await asyncio.sleep(0.005)
+                await told.wait()
     assert seen.one(LoopBlocked).node == "culprit"
     assert seen.one(LoopBlocked).blocked_s >= 0.02
     assert any("'culprit'" in line["event"] for line in logs)

@@ -12,7 +12,7 @@ from flowcore import Node, NodeContext, Workflow, WorkflowFailed
 from flowcore.errors import NodeFailedError
 from flowcore.events import TERMINAL_KINDS, WorkflowStarted
 from flowruntime.testing.recorder import recorded
-from tests.behaviour.harness import Nothing, Script, kept, runtime, running, same, virtual
+from tests.behaviour.harness import Nothing, Script, kept, running, runtime, same, virtual
 
 
 class In(msgspec.Struct, frozen=True):
@@ -97,9 +97,8 @@ async def test_a_failing_initialize_fails_the_start_shuts_down_what_was_begun_an
     first, second, third = lived("first"), lived("second", fails_at="initialize"), lived("third")
     sink = kept()
     async with runtime() as rt:
-        with recorded(rt.events) as seen:
-            with pytest.raises(NodeFailedError, match=r"'n2'.*initialize.*no model"):
-                await rt.start(line(Script, first, second, third, sink), sources={"n0": Script([[1]])})
+        with recorded(rt.events) as seen, pytest.raises(NodeFailedError, match=r"'n2'.*initialize.*no model"):
+            await rt.start(line(Script, first, second, third, sink), sources={"n0": Script([[1]])})
     assert first.log == ["initialize", "shutdown"]
     assert second.log == ["initialize", "shutdown"]
     assert third.log == []
@@ -136,15 +135,12 @@ async def test_a_start_that_is_cancelled_shuts_down_what_was_begun_and_has_one_e
 
 @virtual
 async def test_a_sink_that_cannot_be_opened_fails_the_start_before_anything_is_read() -> None:
-    class Closed(kept(name="test.closed")):  # type: ignore[misc]
-        pass
-
     kind = kept(name="test.unopened")
 
     async def refuse(self: Any, ctx: Any) -> None:
         raise PermissionError("read-only")
 
-    kind.open = refuse  # type: ignore[method-assign]
+    kind.open = refuse
     source = Script([[1]])
     async with runtime() as rt:
         with pytest.raises(NodeFailedError, match="read-only"):

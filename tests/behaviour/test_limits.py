@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from flowcore import NodeContext, Workflow, node
+from flowcore import Batch, NodeContext, Workflow, node
 from flowcore.errors import ValidationFailedError
 from tests.behaviour.harness import now, runtime, virtual
 
@@ -192,8 +193,8 @@ async def test_nested_workflows_eight_deep_run_under_a_global_limit_of_eight() -
 async def test_batches_count_as_one_call_against_their_limits() -> None:
     sizes: list[int] = []
 
-    @node("g.batch", batch={"max_items": 4})  # type: ignore[arg-type]
-    async def batch(values: list[int]) -> list[int]:
+    @node("g.batch", batch=Batch(max_items=4))
+    async def batch(values: Sequence[int]) -> Sequence[int]:
         sizes.append(len(values))
         await asyncio.sleep(1)
         return values

@@ -16,10 +16,16 @@ from flowcore import (
     WorkflowStarted,
     node,
 )
-from flowcore.errors import DefinitionError, RequestTimeoutError, RuntimeClosedError, SinkError, ValidationFailedError
+from flowcore.errors import (
+    DefinitionError,
+    RequestTimeoutError,
+    RuntimeClosedError,
+    SinkError,
+    ValidationFailedError,
+)
 from flowcore.events import TERMINAL_KINDS
 from flowruntime.testing.recorder import recorded
-from tests.behaviour.harness import Script, forever, kept, later, now, runtime, running, same, virtual, wait
+from tests.behaviour.harness import Script, forever, kept, later, now, running, runtime, same, virtual, wait
 
 
 def one(thing: Any, **options: Any) -> Workflow:
@@ -136,8 +142,8 @@ async def test_a_caller_cancelled_twice_still_leaves_one_terminal_event() -> Non
 async def test_a_chain_is_compiled_once_and_the_nodes_state_is_new_for_each_request() -> None:
     @node("req.count")
     async def count(value: Any, ctx: NodeContext) -> int:
-        ctx.state.data["n"] = int(ctx.state.data.get("n", 0)) + 1  # type: ignore[call-overload]
-        return ctx.state.data["n"]  # type: ignore[return-value]
+        ctx.state.data["n"] = int(ctx.state.data.get("n", 0)) + 1
+        return ctx.state.data["n"]
 
     wf = Workflow("warm")
     wf.chain(wf.add(count, id="a"), wf.add(count, id="b"))
@@ -206,7 +212,7 @@ async def test_a_sink_that_hangs_does_not_hold_a_request_beyond_its_deadline() -
     result = await rt.execute(wf, {"s": 8}, write=True, timeout=timedelta(seconds=2))
     assert now() == pytest.approx(2.0, abs=0.05)
     assert isinstance(result.cause, RequestTimeoutError)
-    with pytest.raises(SinkError, match="'k' has not answered for 1.0 s"):
+    with pytest.raises(SinkError, match="'k' has not answered for 1"):
         await rt.aclose()
     assert now() == pytest.approx(3.0, abs=0.05)
     assert sink.log[-1] == "close"

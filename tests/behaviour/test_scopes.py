@@ -53,7 +53,7 @@ async def fail_on_three(value: int) -> int:
     return value
 
 
-# --- expanding and collecting ------------------------------------------------------------------------------------
+# --- expanding and collecting -------------------------------------------------------------------------
 
 
 @virtual
@@ -64,9 +64,7 @@ async def test_nested_expanding_and_collecting_gives_nested_lists_in_order() -> 
     words, lines = wf.add(collect, id="words"), wf.add(collect, id="lines")
     wf.chain(outer, inner, slow, words, lines)
     async with runtime() as rt:
-        outcomes = [
-            out async for out in rt.stream(wf, [[[3.0, 1.0], [2.0]], [], [[], [0.5]]], order="input")
-        ]
+        outcomes = [out async for out in rt.stream(wf, [[[3.0, 1.0], [2.0]], [], [[], [0.5]]], order="input")]
     assert [out.value for out in outcomes] == [[[3.0, 1.0], [2.0]], [], [[], [0.5]]]
 
 
@@ -84,9 +82,13 @@ async def test_a_record_that_expands_to_nothing_is_settled_and_collects_to_an_em
 
 
 @virtual
-async def test_children_that_are_dropped_are_left_out_and_one_that_fails_skips_the_list_with_the_cause() -> None:
+async def test_children_that_are_dropped_are_left_out_and_one_that_fails_skips_the_list_with_the_cause() -> (
+    None
+):
     wf = Workflow("children", settings={"on_error": "continue"})
-    wf.chain(wf.add(split, id="x"), wf.add(odd, id="o"), wf.add(fail_on_three, id="f"), wf.add(collect, id="c"))
+    wf.chain(
+        wf.add(split, id="x"), wf.add(odd, id="o"), wf.add(fail_on_three, id="f"), wf.add(collect, id="c")
+    )
     async with runtime() as rt:
         fine = await rt.execute(wf, {"x": {"value": [1, 2, 5]}})
         failed = await rt.execute(wf, {"x": {"value": [1, 3, 5]}})
@@ -122,7 +124,7 @@ async def test_more_children_than_allowed_fail_the_record_with_the_bound_in_the_
     assert "max_children" in str(result.errors["x"][0])
 
 
-# --- joins ---------------------------------------------------------------------------------------------------------
+# --- joins --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("between", [same, later])
@@ -137,8 +139,7 @@ async def test_children_join_the_value_of_their_ancestor(between: Any) -> None:
     wf.connect(slow, both["b"])
     async with runtime() as rt:
         outcomes = [
-            out
-            async for out in rt.stream(wf, [{"many": [1, 2], "name": "p"}, {"many": [3], "name": "q"}])
+            out async for out in rt.stream(wf, [{"many": [1, 2], "name": "p"}, {"many": [3], "name": "q"}])
         ]
     assert [out.value for out in outcomes] == [[(1, "p"), (2, "p")], [(3, "q")]]
 
@@ -175,11 +176,11 @@ async def test_rows_that_do_not_belong_together_are_refused_with_what_to_use_ins
         assert remedy in message
 
 
-# --- branches --------------------------------------------------------------------------------------------------------
+# --- branches -----------------------------------------------------------------------------------------
 
 
 def branches(second: Any, *, merging: Any) -> Workflow:
-    """value -> (odd) a | (else) b -> m."""
+    """Value -> (odd) a | (else) b -> m."""
     wf = Workflow("branches")
     top, a, b = wf.add(same, id="top"), wf.add(second, id="a"), wf.add(second, id="b")
     wf.connect(top, a, when="value % 2 == 1")
@@ -273,7 +274,7 @@ async def test_a_node_behind_a_control_edge_is_skipped_when_the_node_before_it_f
     assert (result.outcomes["second"].state, result.outcomes["second"].cause) == ("skipped", "first")
 
 
-# --- batches ---------------------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------------
 
 
 @node("sc.group", kind="batch")
@@ -312,7 +313,11 @@ async def test_a_batch_that_waits_for_rows_the_credit_does_not_allow_is_let_go()
     """Ten rows fit into flight and the batch wants twelve: it may not wait for rows that cannot come."""
     sink = kept()
     wf = Workflow("starved", settings={"max_in_flight": 10})
-    wf.chain(wf.add(Script, id="s"), wf.add(group, id="g", batch={"max_items": 12, "linger": "1h"}), wf.add(sink, id="k"))
+    wf.chain(
+        wf.add(Script, id="s"),
+        wf.add(group, id="g", batch={"max_items": 12, "linger": "1h"}),
+        wf.add(sink, id="k"),
+    )
     async with runtime() as rt:
         try:
             run = await rt.start(wf, sources={"s": Script([list(range(30))])})
@@ -327,9 +332,9 @@ async def test_a_batch_that_waits_for_rows_the_credit_does_not_allow_is_let_go()
 
 @virtual
 async def test_a_slow_batch_node_gets_full_batches_and_a_bad_item_fails_alone() -> None:
-    from collections.abc import Sequence  # noqa: PLC0415 - read by the decorator
+    from collections.abc import Sequence
 
-    from flowcore import Batch  # noqa: PLC0415 - only here
+    from flowcore import Batch
 
     sizes: list[int] = []
 
@@ -350,9 +355,9 @@ async def test_a_slow_batch_node_gets_full_batches_and_a_bad_item_fails_alone() 
 
 @virtual
 async def test_a_batch_node_that_returns_the_wrong_number_fails_its_rows_with_both_numbers() -> None:
-    from collections.abc import Sequence  # noqa: PLC0415 - read by the decorator
+    from collections.abc import Sequence
 
-    from flowcore import Batch  # noqa: PLC0415 - only here
+    from flowcore import Batch
 
     @node("sc.short", batch=Batch(max_items=4))
     async def short(texts: Sequence[int]) -> Sequence[int]:
@@ -366,7 +371,7 @@ async def test_a_batch_node_that_returns_the_wrong_number_fails_its_rows_with_bo
     assert "3 results for 4 rows" in str(outcomes[0].error)
 
 
-# --- raw operators -----------------------------------------------------------------------------------------------------
+# --- raw operators ------------------------------------------------------------------------------------
 
 Stream = Observable[Record[Any]]
 
@@ -377,7 +382,11 @@ async def test_an_operator_that_settles_on_entry_is_refused_unless_a_weaker_prom
     def distinct() -> Callable[[Stream], Stream]:
         return lambda source: source.pipe(ops.distinct_until_changed(lambda record: record.value))
 
-    for settings, allowed in (({}, False), ({"allow_weaker": True}, True), ({"delivery": "at_most_once"}, True)):
+    for settings, allowed in (
+        ({}, False),
+        ({"allow_weaker": True}, True),
+        ({"delivery": "at_most_once"}, True),
+    ):
         sink = kept()
         wf = Workflow("weaker", settings=settings)
         wf.chain(wf.add(Script, id="s"), wf.add(distinct, id="d"), wf.add(sink, id="k"))

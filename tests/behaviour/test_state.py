@@ -20,7 +20,7 @@ async def add(value: int, ctx: NodeContext) -> list[int]:
 
 @node("state.read")
 def read(value: Any, ctx: NodeContext) -> Any:
-    return (ctx.execution_id, list(ctx.state.data["seen"]))  # type: ignore[call-overload]
+    return (ctx.execution_id, list(ctx.state.data["seen"]))
 
 
 @virtual
@@ -72,14 +72,14 @@ async def test_the_state_of_a_settled_record_is_forgotten() -> None:
         while task is None:
             await asyncio.sleep(0)
             task = next(iter(run.tasks.values()), None)
-        opened = []
+        opened: list[Any] = []
         open_root = task.kernel.open_root
 
         def noted(*args: Any, **columns: Any) -> Any:
             opened.append(open_root(*args, **columns))
             return opened[-1]
 
-        task.kernel.open_root = noted  # type: ignore[method-assign]
+        task.kernel.open_root = noted
         await run.wait()
     assert opened
     assert all(not frame.executions for frame in opened)

@@ -19,7 +19,7 @@ async def keyed(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def staged(*nodes: tuple[Any, dict[str, Any]], sink: Any = None, **settings: Any) -> Workflow:
-    """source `s` -> nodes -> sink `k`."""
+    """Source `s` -> nodes -> sink `k`."""
     wf = Workflow("staged", settings=settings)
     chain = [wf.add(Script, id="s")]
     chain += [wf.add(thing, id=f"n{index}", **options) for index, (thing, options) in enumerate(nodes)]
@@ -153,7 +153,9 @@ async def test_a_slow_end_bounds_what_is_read_of_the_source_to_the_budget(slow: 
         return value
 
     sink = kept(slowly if slow == "sink" else lambda batch: None)
-    chain = [(same, {})] if slow == "sink" else [(slowly_node, {"concurrency": 5})]
+    chain: list[tuple[Any, dict[str, Any]]] = (
+        [(same, {})] if slow == "sink" else [(slowly_node, {"concurrency": 5})]
+    )
     wf = staged(*chain, sink=sink, max_in_flight=20)
     async with runtime() as rt:
         run = await rt.start(wf, sources={"s": source})
@@ -170,7 +172,7 @@ async def test_a_slow_end_bounds_what_is_read_of_the_source_to_the_budget(slow: 
 
 @virtual
 async def test_a_bounded_number_of_bytes_bounds_reading_too_and_one_larger_row_passes_alone() -> None:
-    from flowcore.connector import Credit, Rows  # noqa: PLC0415 - only here
+    from flowcore.connector import Credit, Rows
 
     class Heavy(Script, type="test.heavy"):
         async def open(self, partition: str, resume: Any, ctx: Any) -> Any:
@@ -183,7 +185,7 @@ async def test_a_bounded_number_of_bytes_bounds_reading_too_and_one_larger_row_p
                     rows.nbytes = 700
                 return rows
 
-            reader.read = heavy  # type: ignore[method-assign]
+            reader.read = heavy
             return reader
 
     sink = kept()

@@ -47,7 +47,7 @@ def fail_expanding(value: Any) -> Any:
 
 
 def broken(failing: Any, **policies: Any) -> Workflow:
-    """before -> failing -> child -> grandchild, and before -> sibling."""
+    """Before -> failing -> child -> grandchild, and before -> sibling."""
     wf = Workflow("broken")
     before = wf.add(same, id="before")
     bad = wf.add(failing, id="bad", **policies)
@@ -77,7 +77,10 @@ async def test_a_failed_node_fails_the_request_and_its_children_are_skipped_with
     }
     assert [str(error) for error in result.errors["bad"]] == ["no 7"]
     assert seen.one(NodeFailed).node == "bad"
-    assert [(event.node, event.cause) for event in seen.of(NodeSkipped)] == [("child", "bad"), ("grandchild", "bad")]
+    assert [(event.node, event.cause) for event in seen.of(NodeSkipped)] == [
+        ("child", "bad"),
+        ("grandchild", "bad"),
+    ]
     expected = WorkflowFailed if on_error == "stop_workflow" else WorkflowPartial
     assert isinstance(seen.ended(), expected)
     with pytest.raises(RunFailedError, match="no 7") as raised:
@@ -164,7 +167,7 @@ async def test_continue_goes_on_with_the_other_rows_and_says_partial(failing: An
     assert source.committed["0"][-1] == 5
 
 
-# --- error ports ------------------------------------------------------------------------------------------------
+# --- error ports --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("failing", [fail_on_three, fail_on_three_later])
@@ -267,7 +270,7 @@ async def test_the_error_port_of_a_batching_node_is_given_every_row_of_the_batch
     assert result.records == 5
 
 
-# --- retry and timeout ------------------------------------------------------------------------------------------
+# --- retry and timeout --------------------------------------------------------------------------------
 
 
 @virtual
@@ -315,7 +318,12 @@ async def test_an_error_that_is_not_worth_it_is_not_retried_and_the_last_attempt
 @virtual
 async def test_a_hanging_node_is_cut_at_its_timeout_each_attempt_anew() -> None:
     wf = Workflow("hang")
-    wf.add(forever, id="f", timeout="2s", retry=RetryPolicy(max_attempts=2, initial=timedelta(seconds=1), jitter=0.0))
+    wf.add(
+        forever,
+        id="f",
+        timeout="2s",
+        retry=RetryPolicy(max_attempts=2, initial=timedelta(seconds=1), jitter=0.0),
+    )
     async with runtime() as rt:
         result = await rt.execute(wf, {"f": {"value": 1}})
     assert now() == pytest.approx(5.0)

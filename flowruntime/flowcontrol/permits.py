@@ -46,12 +46,15 @@ class Limit:
         self.in_use -= 1
         if self.in_use < 0:
             raise EngineError(f"limit {self.name!r} got back more permits than it gave")
-        if self._waiting and self.in_use < self.capacity:
-            self._waiting.popleft()()
+        self._wake()
 
     def set_capacity(self, capacity: int) -> None:
         """Change the bound while running; what is in use above a smaller one runs out by itself."""
         self.capacity = capacity
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake whoever waits while there is room: one that has no more work, or waits elsewhere, takes none."""
         while self._waiting and self.in_use < self.capacity:
             self._waiting.popleft()()
 

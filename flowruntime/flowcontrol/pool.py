@@ -201,7 +201,8 @@ class StagePool:
                 self._release(job)
                 raise
             job.error = CancelledRowError(
-                f"node {self.name!r} raised CancelledError, though nobody had cancelled its row", node=self.name
+                f"node {self.name!r} raised CancelledError, though nobody had cancelled its row",
+                node=self.name,
             )
         except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
             job.error = error
@@ -297,8 +298,11 @@ class StagePool:
                 self.cancel(job)
 
     async def aclose(self) -> int:
-        """Cancel everything and wait until no worker is left; how many do not end, because a node swallows its
-        cancellation."""
+        """Cancel everything and wait until no worker is left.
+
+        Returns:
+            How many calls do not end, because the node swallows its cancellation.
+        """
         self._closed = True
         for limit in self._permits.limits:
             limit.forget(self._wake)
@@ -309,9 +313,12 @@ class StagePool:
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
-        if not workers:
-            return 0
-        _, stuck = await asyncio.wait(workers, timeout=PATIENCE_S)
+        stuck: set[asyncio.Task[None]] = set()
+        if workers:
+            _, stuck = await asyncio.wait(workers, timeout=PATIENCE_S)
+        for _ in range(self.in_flight - len(stuck)):  # jobs whose worker was cancelled before its first step
+            self.in_flight -= 1
+            self._permits.give_back()
         return len(stuck)
 
     @property

@@ -76,7 +76,9 @@ class IterableReader:
         return Rows(values) if values else None
 
     def _read_sync(self, items: Iterator[Any], most: int) -> list[Any]:
-        """What the iterator has; when it raises, what it gave before comes first and the error with the next read."""
+        """What the iterator has; when it raises, what it gave before comes first and the error with the next
+        read.
+        """
         if self._fault is not None:
             raise self._fault
         values: list[Any] = []

@@ -1,16 +1,17 @@
-"""Partitions of one source as they come and go: a task each, finished and taken down when its partition leaves.
+"""Partitions of one source as they come and go: a task each, taken down when its partition leaves.
 
-Owns: `Partitions`, following a source's assignments. Does not own: opening and judging tasks (run), pumping (task).
+Owns: `Partitions`, following a source's assignments.
+Does not own: opening and judging tasks (run), pumping (task).
 
-Always holds: a task that fails ends the following at once, also while further changes may come; nothing it started
-outlives it; a partition that comes back is opened only when its former task is gone.
+Always holds: a task that fails ends the following at once, also while further changes may come; nothing it
+started outlives it; a partition that comes back is opened only when its former task is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowcore.connector import Assigned, Revoked
 
@@ -55,7 +56,7 @@ class Partitions:
         drained = asyncio.create_task(self._drained.wait(), name="flow drain")
         try:
             while upcoming is not None or self._running:
-                waiting: set[asyncio.Task[None] | asyncio.Task[Change | None] | asyncio.Task[bool]] = {
+                waiting: set[asyncio.Task[Any]] = {
                     work for _, work in self._running.values()
                 }
                 waiting |= {task for task in (upcoming, drained) if task is not None and not task.done()}
@@ -116,7 +117,7 @@ async def _awaited(work: Awaitable[None]) -> None:
     await work
 
 
-async def _cancelled(*tasks: asyncio.Task[None] | asyncio.Task[bool] | asyncio.Task[Change | None]) -> None:
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait for their end."""
     for task in tasks:
         task.cancel()

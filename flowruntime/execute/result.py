@@ -271,7 +271,7 @@ def _skip_causes(execution: Execution, plan: Plan) -> dict[str, str]:
         if connection.kind != "error":
             incoming.setdefault(connection.to_node, []).append(connection.from_node)
     failed_at: dict[str, str] = {}
-    """The node itself when it failed, else the nearest one above it that did: one whose other rows may have passed."""
+    """The node itself when it failed, else one above it that did and whose other rows may have passed."""
     for node_id in plan.graph.nodes:
         seen = execution.nodes.get(node_id)
         above = next((failed_at[sender] for sender in incoming.get(node_id, ()) if sender in failed_at), None)

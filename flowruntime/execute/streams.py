@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from flowcore.errors import Problem, RunFailedError, ValidationFailedError
@@ -114,7 +114,7 @@ async def stream_items(
     order: Literal["input", "completion"],
     replace: Mapping[str, Any],
     write: bool,
-) -> AsyncIterator[StreamOutcome]:
+) -> AsyncGenerator[StreamOutcome]:
     """See `FlowRuntime.stream`."""
     validated = replaced(runtime.validate(workflow, mode=_mode(workflow, runtime)), replace)
     fed, source = with_source(validated)

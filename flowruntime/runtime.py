@@ -15,7 +15,7 @@ import os
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -25,7 +25,9 @@ from flowruntime.events.bus import EventBus
 from flowruntime.execute.context import Services
 from flowruntime.execute.paths import PathGuard
 from flowruntime.execute.secrets import SecretStore
+from flowruntime.execute.totals import RowTotals
 from flowruntime.flowcontrol.permits import Limit
+from flowruntime.telemetry.metrics import Metrics
 from flowruntime.telemetry.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ class FlowRuntime:
         self._registry: NodeRegistry | None = None
         self._redactor = Redactor()
         self.events = EventBus(clock=clock, history=history, scrub=self._redactor.event)
+        self.metrics = Metrics()
+        """Rows by node and outcome, rows in flight; read by `export_telemetry`, or by `metrics.snapshot()`."""
+        self._totals = RowTotals(self.metrics, self._in_flight)
+        self._stop_export: Callable[[], None] | None = None
         self._clock = clock
         self._rng = random.Random(seed)
         self._seed = seed
@@ -133,9 +139,10 @@ class FlowRuntime:
         if self._closed:
             return
         self._closed = True
-        async with (
-            contextlib.AsyncExitStack() as closing
-        ):  # last in, first out; each is closed whatever another does
+        # Last in, first out; each is closed whatever another does.
+        async with contextlib.AsyncExitStack() as closing:
+            if self._stop_export is not None:
+                closing.callback(self._stop_export)
             closing.push_async_callback(self.events.aclose)
             if self._watchdog is not None:
                 closing.callback(self._watchdog.stop)
@@ -286,13 +293,16 @@ class FlowRuntime:
         )
         self._watch(worker.graph)
         await worker.start()
-        return RequestChain(program, worker, self.new_id, replaced=graph is not original)
+        chain = RequestChain(program, worker, self.new_id, replaced=graph is not original)
+        self._totals.begin(chain, worker.workflow_id, chain.live_counts)
+        return chain
 
     async def _evict(self) -> None:
         """Let go of chains not used for longest, but for busy ones."""
         idle = [key for key, (_, chain) in self._chains.items() if not chain.busy]
         for key in idle[: max(0, len(self._chains) - WARM_CHAINS)]:
             _, chain = self._chains.pop(key)
+            self._totals.end(chain)
             await chain.aclose()
 
     # --- runs -----------------------------------------------------------------------------------------
@@ -368,7 +378,8 @@ class FlowRuntime:
         except BaseException:
             self._runs.discard(run)
             raise
-        run.on_end(lambda: self._runs.discard(run))
+        self._totals.begin(run, worker.workflow_id, run.live_counts)
+        run.on_end(lambda: self._run_ended(run))
         return run
 
     def _programs_of(self, graph: ResolvedGraph, workflow: Workflow) -> dict[str, Program]:
@@ -388,6 +399,10 @@ class FlowRuntime:
                 self._programs.popitem(last=False)
         return found
 
+    def _run_ended(self, run: Run) -> None:
+        self._runs.discard(run)
+        self._totals.end(run)
+
     def _position_store(self) -> PositionStore | None:
         if self._state_dir is None:
             return None
@@ -405,7 +420,7 @@ class FlowRuntime:
         order: Literal["input", "completion"] = "input",
         replace: Mapping[str, Any] | None = None,
         write: bool = False,
-    ) -> AsyncIterator[StreamOutcome]:
+    ) -> AsyncGenerator[StreamOutcome]:
         """Push every item through as a record of one continuous run; one outcome per item, nothing left out.
 
         Args:
@@ -421,8 +436,8 @@ class FlowRuntime:
 
         self._check_open()
         found = stream_items(self, workflow, items, order=order, replace=replace or {}, write=write)
-        async with contextlib.aclosing(found) as outcomes:
-            async for outcome in outcomes:
+        async with contextlib.aclosing(found):
+            async for outcome in found:
                 yield outcome
 
     # --- services -------------------------------------------------------------------------------------
@@ -476,6 +491,23 @@ class FlowRuntime:
             implementation = node.node.implementation
             target = implementation.execute if node.node.is_class else implementation
             self._watchdog.watch(node.id, getattr(target, "__code__", None))
+
+    def export_telemetry(self, *, meter_provider: Any = None, tracer_provider: Any = None) -> None:
+        """Give metrics and spans to OpenTelemetry; off until called, and no cost per row then either.
+
+        Args:
+            meter_provider: the application's; None takes the global one.
+            tracer_provider: likewise.
+        """
+        from flowruntime.telemetry.otel import export_telemetry
+
+        if self._stop_export is None:
+            self._stop_export = export_telemetry(
+                self.events, self.metrics, meter_provider=meter_provider, tracer_provider=tracer_provider
+            )
+
+    def _in_flight(self, workflow: str) -> int:
+        return sum(run.worker.budget.rows_in_flight for run in self._runs if run.worker.workflow_id == workflow)
 
     def statistics(self) -> dict[str, Any]:
         """Limits, warm chains and runs, live."""

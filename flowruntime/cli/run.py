@@ -49,6 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     fresh: bool
     write: bool
+    full: bool = False
 
 
 def run(  # noqa: PLR0913 - one keyword per option
@@ -67,6 +68,7 @@ def run(  # noqa: PLR0913 - one keyword per option
     write: Flag = False,
     fresh: Flag = False,
     nodes: Texts = None,
+    full: Flag = False,
 ) -> int:
     """Run a workflow: as a stream, or with --input as one request whose result is printed.
 
@@ -90,10 +92,11 @@ def run(  # noqa: PLR0913 - one keyword per option
         write: let the sinks of a request write although its record was given.
         fresh: ignore saved positions.
         nodes: module of node types; repeat for more.
+        full: print the whole result of a request: outputs, times and counts of every node.
     """
     _check(input, limit, write=write, fresh=fresh)
     target = load_target(file, nodes=nodes or (), params=param or (), overrides=set or (), delivery=delivery)
-    options = Options(events=events, record=record, limit=limit, fresh=fresh, write=write)
+    options = Options(events=events, record=record, limit=limit, fresh=fresh, write=write, full=full)
     given = None if input is None else read_input(input)
     if dry_run:
         from flowruntime.cli.rehearsal import rehearse
@@ -200,7 +203,7 @@ async def _request(
     result = work.result()
     if options.events != "jsonl" and (sys.stderr.isatty() or not result.ok):
         say(request_summary(result))
-    _print_result(result, graph, as_request=True)
+    _print_result(result, graph, options, as_request=True)
     return exit_code(result, interrupted=interrupts.count > 0)
 
 
@@ -226,7 +229,7 @@ async def _stream(runtime: FlowRuntime, target: Target, options: Options, graph:
         result = await started.result().wait()
     if options.events != "jsonl":
         say(stream_summary(result))
-    _print_result(result, graph, as_request=False)
+    _print_result(result, graph, options, as_request=False)
     return exit_code(result, interrupted=interrupts.count > 0)
 
 
@@ -240,8 +243,10 @@ def _display(runtime: FlowRuntime, graph: ResolvedGraph) -> Any:
     return Display(runtime.events, Progress(by_role["source"], by_role["sink"]))
 
 
-def _print_result(result: RunResult, graph: ResolvedGraph, *, as_request: bool) -> None:
+def _print_result(result: RunResult, graph: ResolvedGraph, options: Options, *, as_request: bool) -> None:
     if spoken_for(graph) and (not as_request or not result.captured):
         return
     if as_request or not sys.stdout.isatty():
-        print(result_json(result))
+        senders = {connection.from_node for connection in graph.connections if connection.kind != "error"}
+        ends = [node_id for node_id in graph.nodes if node_id not in senders]
+        print(result_json(result, ends if as_request and not options.full else None))

@@ -19,7 +19,7 @@ from flowruntime.cli.failures import FAILED
 from flowruntime.cli.tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from flowruntime.execute.result import RunResult
 
@@ -38,12 +38,31 @@ def exit_code(result: RunResult, *, interrupted: bool) -> int:
     return 0 if result.ok or result.handled else FAILED
 
 
-def result_json(result: RunResult) -> str:
-    """The result as JSON, by the plain rules of values: NaN, bytes and the like in their `$` forms."""
-    data = plain_payload(result.to_data())
+def result_json(result: RunResult, ends: Collection[str] | None = None) -> str:
+    """The result as JSON, by the plain rules of values: NaN, bytes and the like in their `$` forms.
+
+    Args:
+        result: of a request or a run.
+        ends: the nodes whose outputs are wanted, with the outcomes of those that did not complete; None: everything.
+    """
+    whole = result.to_data()
+    data = plain_payload(whole if ends is None else _brief(whole, ends))
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     # A vector of 384 numbers on as many lines helps nobody.
     return _SIMPLE_LIST.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+
+
+def _brief(whole: dict[str, Any], ends: Collection[str]) -> dict[str, Any]:
+    """What a person asked for: the answer, and what went wrong."""
+    unfinished = {
+        node: {key: value for key, value in found.items() if value}
+        for node, found in whole["outcomes"].items()
+        if found["state"] != "completed"
+    }
+    brief = {key: whole[key] for key in ("workflow_id", "execution_id", "state", "ok", "duration_s")}
+    brief["outputs"] = {node: found for node, found in whole["outputs"].items() if node in ends}
+    brief |= {key: whole[key] for key in ("captured", "errors") if whole[key]}
+    return brief | ({"outcomes": unfinished} if unfinished else {})
 
 
 def stream_summary(result: RunResult) -> str:

@@ -29,6 +29,7 @@ from flowcore.events import (
 from flowcore.frame import END, Failure, Frame, Opened
 from flowcore.states import Cancelled, Completed, Failed
 from flowruntime.compile.chain import Chain, Program
+from flowruntime.execute.counts import NodeCounts
 from flowruntime.execute.execution import Execution
 from flowruntime.execute.result import RunResult, result_of
 from flowruntime.flowcontrol.pool import PATIENCE_S
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 4_096
 """Requests of one workflow in work at once when its settings do not say."""
-
 
 
 class RequestChain:
@@ -59,6 +59,8 @@ class RequestChain:
         """Some node is a stand-in: the graph is not the workflow's own."""
         self.worker = worker
         self._new_id = new_id
+        self._counts = {node_id: NodeCounts() for node_id in program.plan.graph.nodes}
+        """Shared by all chains of this workflow, one after the other."""
         self._warm: Chain | None = None if program.fresh else self._chain()
         self._live: dict[Execution, Chain] = {}
         most = worker.graph.settings.max_in_flight or MAX_REQUESTS
@@ -67,8 +69,13 @@ class RequestChain:
     def _chain(self) -> Chain:
         listener = _Listener(self)
         kernel = Kernel(self.program.plan, self.worker, listener, recording=True, task=None)
+        kernel.counts = self._counts
         listener.chain = Chain(self.program, kernel, self.worker)
         return listener.chain
+
+    def live_counts(self) -> dict[str, NodeCounts]:
+        """Rows by node so far, over all requests."""
+        return self._counts
 
     @property
     def busy(self) -> bool:

@@ -108,6 +108,8 @@ class Run:
         self._read = 0
         self._abandoned = 0
         self._counts: dict[str, NodeCounts] = {}
+        self._down: set[SourceTask] = set()
+        """Tasks taken down: their rows are in `_counts`."""
         self._started_at = 0.0
         self._main: asyncio.Task[RunResult] | None = None
         self._result: RunResult | None = None
@@ -307,8 +309,21 @@ class Run:
         if commit and not self._settles_at_end:
             await self._closing(task.name, task.commit())
         await self._closing(task.name, task.close())
+        self._down.add(task)
         for node_id, counts in task.kernel.counts.items():
             self._counts.setdefault(node_id, NodeCounts()).add(counts)
+
+    def live_counts(self) -> dict[str, NodeCounts]:
+        """Rows by node so far."""
+        total = {node_id: NodeCounts() for node_id in self.worker.graph.nodes}
+        parts = [
+            self._counts,
+            *(task.kernel.counts for task in self.tasks.values() if task not in self._down),
+        ]
+        for part in parts:
+            for node_id, counts in part.items():
+                total[node_id].add(counts)
+        return total
 
     async def _closing(self, name: str, awaitable: Any) -> None:
         try:

@@ -93,6 +93,12 @@ class Metrics:
 
         return forget
 
+    def total(
+        self, name: str, help: str, /, read: Callable[[], float], *, unit: str = "1", **labels: str
+    ) -> None:
+        """A counter kept elsewhere: `read` gives its value, which never falls."""
+        self._series(name, "counter", help, unit, _labels(labels), read)
+
     def families(self) -> tuple[Family, ...]:
         """All there are, by order of first use."""
         return tuple(self._families.values())

@@ -132,7 +132,7 @@ def test_one_query_is_answered_as_json_and_nothing_is_written(tmp_path: Path) ->
 
 
 def test_one_query_is_written_when_asked_to(tmp_path: Path) -> None:
-    result = ask(tmp_path, "--write")
+    result = ask(tmp_path, "--write", "--full")
     (written,) = records_of(tmp_path / "out" / "alerts.jsonl")
     assert written["intent"] == "lost_or_stolen_card"
     assert result["outcomes"]["alerts"]["state"] == "completed"

@@ -12,10 +12,9 @@ from flowcore.node import node
 def gather(values: Gather[Any]) -> list[Any]:
     """The values of all connections for one row, in order of declaration.
 
-    Emits when      all connections are done with the row; those that dropped or failed it are left out
-                    of the list.
+    Emits when      all connections are done with the row; those that dropped it are left out of the list.
     Drops           nothing.
-    Fails when      never by itself.
+    Fails when      never by itself; a row that failed before one of the connections is skipped here.
     Cost            O(connections) a row; a row waits for its slowest connection, other rows do not.
     """
     return list(values)

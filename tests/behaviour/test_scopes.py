@@ -226,6 +226,46 @@ async def test_a_gather_waits_for_all_its_branches_and_leaves_out_those_not_take
     assert [out.value for out in outcomes] == [[0], [1], [2], [3]]
 
 
+@pytest.mark.parametrize("second", [same, later])
+@virtual
+async def test_a_gather_behind_a_failed_branch_is_skipped_with_the_cause(second: Any) -> None:
+    wf = Workflow("failed branch", settings={"on_error": "continue"})
+    top, bad, good = wf.add(same, id="top"), wf.add(fail_on_three, id="bad"), wf.add(second, id="good")
+    tail = wf.add(gathered, id="tail")
+    for node_handle in (bad, good):
+        wf.connect(top, node_handle)
+        wf.connect(node_handle, tail["values"])
+    async with runtime() as rt:
+        result = await rt.execute(wf, {"top": {"value": 3}})
+    assert not result.ok
+    assert (result.outcomes["tail"].state, result.outcomes["tail"].cause) == ("skipped", "bad")
+
+
+@pytest.mark.parametrize("second", [same, later])
+@virtual
+async def test_a_switch_sends_each_row_one_way_and_its_branches_meet_again(second: Any) -> None:
+    wf = Workflow("switch")
+    cases = {"big": "value > 10", "odd": "value % 2 == 1"}
+    way = wf.add("control.switch", id="way", config={"cases": cases})
+    m = wf.add(merge, id="m")
+    for port in ("big", "odd", "otherwise"):
+        branch = wf.add(second, id=f"to_{port}")
+        wf.connect(way[port], branch)
+        wf.connect(branch, m)
+    async with runtime() as rt:
+        outcomes = [out async for out in rt.stream(wf, [1, 2, 11, 12])]
+        result = await rt.execute(wf, {"way": {"value": 11}})
+    assert [out.value for out in outcomes] == [1, 2, 11, 12]
+    states = {name: outcome.state for name, outcome in result.outcomes.items()}
+    assert states == {
+        "way": "completed",
+        "to_big": "completed",
+        "to_odd": "skipped",
+        "to_otherwise": "skipped",
+        "m": "completed",
+    }
+
+
 @virtual
 async def test_rows_no_branch_takes_are_counted_as_unrouted_and_settled() -> None:
     sink = kept()

@@ -20,6 +20,7 @@ from connectors.stdio.source import StdioSource
 from connectors.timer.source import TimerSource, TimerSourceConfig
 from flowruntime.testing.conformance.source import SourceConformance, SourceSubject
 from flowruntime.testing.contexts import StandaloneSourceContext
+from flowruntime.testing.scripted import delay, error, scripted
 
 ROWS = [{"id": number, "text": "äö" * (number % 5)} for number in range(20)]
 JSONL = b'\n{"id": 0}\r\n\n{"id": 1}\nnot json\n{"id": "\\ud800"}\n{"id": 1180591620717411303424}\n[1]'
@@ -144,3 +145,11 @@ class TestTimer(SourceConformance):
     def subject(self) -> SourceSubject:
         config = TimerSourceConfig(interval=timedelta(seconds=3), count=10)
         return SourceSubject(make=lambda: TimerSource(config), rows=range(10))
+
+
+class TestScripted(SourceConformance):
+    @pytest.fixture
+    def subject(self) -> SourceSubject:
+        script = ["a", delay(0), error(b"\xff"), "c", "d", delay(0), "e"]
+        rows = ["a", None, "c", "d", "e"]
+        return SourceSubject(make=lambda: scripted(*script), rows=rows, failing=frozenset({1}))

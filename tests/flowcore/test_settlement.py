@@ -1,4 +1,4 @@
-"""Settlement over all orders of acknowledgements: each row once, no hole below the prefix, never backwards."""
+"""Settlement in any order of acknowledgements: each row once, no hole below the prefix, never backwards."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_hole_never_backwards_each_row_once(
 ) -> None:
     sizes, leaves, acks = case
     partition = Partition(sizes, leaves)
-    before = 0
+    before = committed = 0
     for seq, rows in acks:
         partition.ledgers[seq].cover(rows)
         committed = partition.committed

@@ -81,6 +81,13 @@ class SourceConformance:
 
         _run(scenario())
 
+    def test_a_read_without_credit_is_refused(self, subject: SourceSubject) -> None:
+        async def scenario() -> None:
+            async with _Opened(subject) as opened:
+                await _assert_refused(opened.reader.read(Credit(rows=0)))
+
+        _run(scenario())
+
     def test_after_the_end_every_read_says_the_end_again(self, subject: SourceSubject) -> None:
         async def scenario() -> None:
             async with _Opened(subject) as opened:
@@ -260,7 +267,7 @@ async def _assert_refused(attempt: Awaitable[object]) -> None:
         await attempt
     except FlowError:
         return
-    raise AssertionError("a closed reader gave rows instead of an error of ours")
+    raise AssertionError("the reader gave rows instead of an error of ours")
 
 
 def _run(scenario: Awaitable[R]) -> R:

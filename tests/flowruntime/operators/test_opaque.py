@@ -1,4 +1,4 @@
-"""A user's raw operator cannot break the chain: it may end early, keep silent, or come back on another thread."""
+"""A user's raw operator cannot break the chain: it may end early, be silent, or answer on another thread."""
 
 from __future__ import annotations
 

@@ -10,8 +10,11 @@ clock read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
+from flowcore.definition import NodeDefinition
 from flowcore.events import (
     ErrorInfo,
     NodeCompleted,
@@ -35,12 +38,16 @@ class RunTelemetry:
         bus: where they go.
         clock: Unix seconds.
         workflow_id: carried by every event.
+        capture: completed nodes tell what they gave; off unless the workflow's settings ask for it.
     """
 
-    def __init__(self, bus: EventBus, clock: Callable[[], float], workflow_id: str) -> None:
+    def __init__(
+        self, bus: EventBus, clock: Callable[[], float], workflow_id: str, *, capture: bool = False
+    ) -> None:
         self.bus = bus
         self.clock = clock
         self.workflow_id = workflow_id
+        self.capture = capture
         self.meters: dict[str, StageMeter] = {}
 
     @property
@@ -88,6 +95,7 @@ class RunTelemetry:
         ended: float,
         *,
         dropped: bool,
+        value: Any = UNSET,
     ) -> None:
         bus = self.bus
         if bus.active and bus.wants(NodeCompleted):
@@ -100,8 +108,19 @@ class RunTelemetry:
                     started_at=started,
                     ended_at=ended,
                     dropped=int(dropped),
+                    outputs=self._outputs(kernel, node, value) if self.capture and not dropped else UNSET,
                 )
             )
+
+    def _outputs(self, kernel: Caller, node: str, value: Any) -> Any:
+        """What a node gave, by port; for workflows that ask for capture."""
+        definition = kernel.plan.graph.nodes[node].definition
+        if value is UNSET or not isinstance(definition, NodeDefinition):
+            return UNSET
+        if not definition.structured_output:
+            return {"out": value}
+        ports = {port.name: getattr(value, port.name, UNSET) for port in definition.outputs}
+        return {name: given for name, given in ports.items() if given is not UNSET}
 
     def node_failed(
         self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure, started: float

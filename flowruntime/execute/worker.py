@@ -69,7 +69,9 @@ class Worker:
         self.services = services
         self.workflow_id = workflow_id
         self.captures = captures
-        self.telemetry = RunTelemetry(services.bus, services.clock, workflow_id)
+        self.telemetry = RunTelemetry(
+            services.bus, services.clock, workflow_id, capture=graph.settings.capture
+        )
         settings = graph.settings
         self.budget = Budget(budget_of(graph), settings.max_bytes)
         self.current: Any = None

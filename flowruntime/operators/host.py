@@ -54,6 +54,7 @@ class Telemetry(Protocol):
         ended: float,
         *,
         dropped: bool,
+        value: Any = ...,
     ) -> None: ...
     def node_failed(
         self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure, started: float

@@ -164,7 +164,7 @@ class Kernel:
             return
         ended = telemetry.clock()
         dropped = value is ABSENT
-        telemetry.node_completed(self, node_id, opened, row, started, ended, dropped=dropped)
+        telemetry.node_completed(self, node_id, opened, row, started, ended, dropped=dropped, value=value)
         if self.recording:
             execution = self.execution_of(opened, row)
             if dropped:

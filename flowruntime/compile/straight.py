@@ -1,6 +1,7 @@
 """The fast form of a fused stage that is one straight line: every row needs every step.
 
-Owns: when a stage qualifies, and its lean function: one `try` around all steps, the failing one found by its line.
+Owns: when a stage qualifies, and its lean function: one `try` around all steps, the failing one found by its
+line.
 Does not own: stages with branches that part and meet (fuse).
 
     for i, v in enumerate(values) if rows is None else zip(rows, values):
@@ -11,8 +12,9 @@ Does not own: stages with branches that part and meet (fuse).
         except Exception as e:
             at.note_line(i, e)
 
-Measured against a `try` per step, a list of rows kept and a global look-up per call: 0.84 -> 0.88 of a plain loop over
-four small functions (CPython 3.11). Rows that are gone are listed instead of those that stay: most filters keep most.
+Measured against a `try` per step, a list of rows kept and a global look-up per call: 0.84 -> 0.88 of a plain
+loop over four small functions (CPython 3.11). Rows that are gone are listed instead of those that stay: most
+filters keep most.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from flowruntime.compile.plan import Coalesce, Collected, Given
 from flowruntime.compile.writer import Writer
 
 if TYPE_CHECKING:
-    from flowruntime.compile.fuse import Output, Step, Tally
+    from flowruntime.compile.steps import Output, Step, Tally
 
 Text = Callable[["Step"], str]
 
@@ -51,7 +53,7 @@ def _is_simple(step: Step) -> bool:
     return connection is not None and connection.when_error and not connection.otherwise
 
 
-def write_straight(  # noqa: PLR0913 - the parts of one function
+def write_straight(
     name: str,
     steps: Sequence[Step],
     tallies: Sequence[Tally],
@@ -65,6 +67,9 @@ def write_straight(  # noqa: PLR0913 - the parts of one function
     """The function's text, and the step behind each of its lines.
 
     Args:
+        name: the stage's, as part of a Python name.
+        steps: in order.
+        tallies: what it counts.
         values: what leaves on each output, as text.
         expression: a step's value; for a connection, the value it carries.
         condition: a connection's condition, or an empty text.

@@ -22,7 +22,7 @@ class Writer:
         self._lines.append("    " * self._depth + text)
 
     @contextmanager
-    def indented(self, really: bool = True) -> Generator[None]:
+    def indented(self, really: bool = True) -> Generator[None]:  # noqa: FBT001, FBT002 - reads as a sentence
         """One level deeper; not at all when `really` is False, for blocks that are only sometimes nested."""
         self._depth += really
         try:

@@ -4,8 +4,7 @@ Owns: making an operator per stage, compiling the generated code, connecting edg
 Does not own: driving it (flowruntime.execute).
 
 Always holds: every edge is connected before the first item; each inlet is subscribed through reactivex once;
-whatever
-depends on the plan alone (code objects) is made once per plan.
+whatever depends on the plan alone (code objects) is made once per plan.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+from flowcore.errors import EngineError
 from flowcore.frame import Opened
 from flowruntime.compile.fuse import Fused, fuse
 from flowruntime.compile.plan import Plan, Stage
+from flowruntime.compile.resolved import ResolvedNode
 from flowruntime.flowcontrol.calls import config_of
 from flowruntime.operators.base import StageOperator
 from flowruntime.operators.batch import BatchOperator
@@ -84,76 +85,70 @@ class Chain:
     # --- making operators -----------------------------------------------------------------------------
 
     def _operator(self, stage: Stage) -> StageOperator:
-        kernel = self.kernel
-        match stage.kind:
-            case "fused":
-                fused, lean, recording = self.program.fused[stage.index]
-                return FusedOperator(
-                    kernel, fused, self._function(fused, lean), self._function(fused, recording)
-                )
-            case "async" | "offload":
-                return self._waiting(stage)
-            case "expand":
-                return self._expand(stage)
-            case "collect":
-                return CollectOperator(kernel, stage, self._reduce(stage))
-            case "batch":
-                return BatchOperator(kernel, stage, self._reduce(stage))
-            case "join":
-                return JoinOperator(kernel, stage)
-            case "merge":
-                return MergeOperator(kernel, stage)
-            case "reopen":
-                return ReopenOperator(kernel, stage)
-            case "operator":
-                assert stage.node is not None
-                make = stage.node.node.implementation
-                takes_config = len(inspect.signature(make).parameters) == 1
-                return OpaqueOperator(kernel, stage, make(stage.node.config) if takes_config else make())
-            case "sink":
-                assert stage.node is not None
-                if stage.node.definition is OUTCOME:
-                    ports = [
-                        c.from_port for c in self.program.plan.graph.connections if c.to_node == stage.node.id
-                    ]
-                    return OutcomeOperator(kernel, stage, ports)
-                if self._worker.captures:
-                    return CaptureOperator(kernel, stage)
-                return SinkOperator(kernel, stage, self._worker.writers[stage.node.id])
-            case _:
-                raise AssertionError(stage.kind)
+        makers: dict[str, Callable[[Stage], StageOperator]] = {
+            "fused": self._fused,
+            "async": self._waiting,
+            "offload": self._waiting,
+            "expand": self._expand,
+            "collect": lambda stage: CollectOperator(self.kernel, stage, self._reduce(stage)),
+            "batch": lambda stage: BatchOperator(self.kernel, stage, self._reduce(stage)),
+            "join": lambda stage: JoinOperator(self.kernel, stage),
+            "merge": lambda stage: MergeOperator(self.kernel, stage),
+            "reopen": lambda stage: ReopenOperator(self.kernel, stage),
+            "operator": self._opaque,
+            "sink": self._sink,
+        }
+        return makers[stage.kind](stage)
+
+    def _fused(self, stage: Stage) -> StageOperator:
+        fused, lean, recording = self.program.fused[stage.index]
+        return FusedOperator(
+            self.kernel, fused, self._function(fused, lean), self._function(fused, recording)
+        )
+
+    def _opaque(self, stage: Stage) -> StageOperator:
+        node = _node_of(stage)
+        make = node.node.implementation
+        takes_config = len(inspect.signature(make).parameters) == 1
+        return OpaqueOperator(self.kernel, stage, make(node.config) if takes_config else make())
+
+    def _sink(self, stage: Stage) -> StageOperator:
+        node = _node_of(stage)
+        if node.definition is OUTCOME:
+            connections = self.program.plan.graph.connections
+            ports = [connection.from_port for connection in connections if connection.to_node == node.id]
+            return OutcomeOperator(self.kernel, stage, ports)
+        if self._worker.captures:
+            return CaptureOperator(self.kernel, stage)
+        return SinkOperator(self.kernel, stage, self._worker.writers[node.id])
 
     def _function(self, fused: Fused, code: CodeType) -> Any:
         """Bind the generated code to the worker's instances."""
         namespace: dict[str, Any] = dict(fused.constants)
         for index, name in fused.call_names.items():
             call = fused.steps[index].call
-            assert call is not None
-            if call.node.role == "source":
+            if call is None or call.node.role == "source":
                 continue
             instance = self._worker.instances[call.node.id]
             namespace[name] = instance.execute if call.node.node.is_class else instance
-        exec(code, namespace)
+        exec(code, namespace)  # noqa: S102 - text of our own (fuse), in which users' values are names only
         return next(
             value for name, value in namespace.items() if name.startswith("stage_") and callable(value)
         )
 
     def _waiting(self, stage: Stage) -> StageOperator:
-        kernel, node = self.kernel, stage.node
-        assert node is not None
+        kernel, node = self.kernel, _node_of(stage)
         policy = node.policies.concurrency
         order: Order = "ordered" if policy is None or policy.order is None else policy.order
         if self.program.plan.mode == "request":
-            order = (
-                "unordered"  # requests never wait for each other; children are put in order where collected
-            )
+            # Requests never wait for each other; children are put in order where collected.
+            order = "unordered"
         pool = self._worker.pools[node.id]
         make = BatchingOperator if node.node.batched else WaitingOperator
         return make(kernel, stage, pool, order)
 
     def _expand(self, stage: Stage) -> StageOperator:
-        kernel, node = self.kernel, stage.node
-        assert node is not None
+        kernel, node = self.kernel, _node_of(stage)
         policies = node.policies
         concurrency = policies.concurrency.max if policies.concurrency is not None else None
         return ExpandOperator(
@@ -166,8 +161,7 @@ class Chain:
 
     def _start(self, stage: Stage) -> Callable[[Opened, int, Any], Any]:
         """Calls an expanding node and returns its iterator."""
-        kernel, node = self.kernel, stage.node
-        assert node is not None
+        kernel, node = self.kernel, _node_of(stage)
         definition, instance = node.node, self._worker.instances[node.id]
         keywords = config_of(node)
         names = [port.name for port in definition.inputs]
@@ -188,8 +182,7 @@ class Chain:
         return start
 
     def _reduce(self, stage: Stage) -> Callable[[list[Any]], Any]:
-        node = stage.node
-        assert node is not None
+        node = _node_of(stage)
         function = self._worker.instances[node.id]
         if node.config is None:
             return function
@@ -217,12 +210,13 @@ class Chain:
             return
         operator = self.operators[stage.index]
         operator.edges.extend(edges)
-        if isinstance(operator, ExpandOperator) or isinstance(operator, ReopenOperator):
+        if isinstance(operator, ExpandOperator | ReopenOperator):
             operator.collects = [self._collect(collect) for collect in stage.parent_collects]
 
     def _collect(self, stage: Stage) -> CollectOperator:
         operator = self.operators[stage.index]
-        assert isinstance(operator, CollectOperator)
+        if not isinstance(operator, CollectOperator):
+            raise EngineError(f"stage {stage.id!r} collects children but has a {type(operator).__name__}")
         return operator
 
     def _subscribe(self, edge: Edge, target: Stage, slot: int) -> None:
@@ -246,6 +240,13 @@ class Chain:
             stages[index].id: {"kind": stages[index].kind, **operator.statistics()}
             for index, operator in self.operators.items()
         }
+
+
+def _node_of(stage: Stage) -> ResolvedNode:
+    """The node of a stage that runs one."""
+    if stage.node is None:
+        raise EngineError(f"stage {stage.id!r} ({stage.kind}) has no node")
+    return stage.node
 
 
 class _Fan(Edge):

@@ -64,7 +64,7 @@ class Guards:
             found = self._opened[deepest]
             deepest = deepest[:-1]
         elif kind in ("batch", "operator"):
-            found, deepest = frozenset(), (node_id,)
+            found, deepest = frozenset[Guard](), (node_id,)
             self._opened[deepest] = found
         self._nodes[node_id] = found
         self._scopes[node_id] = deepest

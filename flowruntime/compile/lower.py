@@ -128,14 +128,8 @@ class _Lowering:
         homes = self._homes(arguments, controls)
         if len(homes) > 1:
             stage = self._join(node, arguments, controls, homes)
-            if stage is None:
-                return
-            if self._fusable(node):
-                fused = self._root(stage, stage.scope, None)
-                fused.calls.append(Call(node, _items(len(arguments))))
-                self.home[node.id] = fused
-            else:
-                self._own_stage(node, stage, unpack=len(arguments) != 1)
+            if stage is not None:
+                self._place_behind_join(node, stage, len(arguments))
             return
         home = homes[0]
         if self._fusable(node) and len(home.calls) >= MAX_FUSED:
@@ -156,6 +150,14 @@ class _Lowering:
         )
         home.outs.append(out)
         self._own_stage(node, home, unpack=not single, out=out)
+
+    def _place_behind_join(self, node: ResolvedNode, join: Stage, arguments: int) -> None:
+        if self._fusable(node):
+            fused = self._root(join, join.scope, None)
+            fused.calls.append(Call(node, _items(arguments)))
+            self.home[node.id] = fused
+        else:
+            self._own_stage(node, join, unpack=arguments != 1)
 
     def _place_in_next(
         self,
@@ -223,8 +225,10 @@ class _Lowering:
             if scope.parent is None:
                 self._problem(
                     node,
-                    "has nothing to collect: its rows do not stem from a node that yields several rows for one",
-                    "put it after a node that expands rows (for example transform.split), or use control.batch",
+                    "has nothing to collect: its rows do not stem from a node that yields several rows for "
+                    "one",
+                    "put it after a node that expands rows (for example transform.split), or use "
+                    "control.batch",
                 )
                 return None
             return scope.parent
@@ -235,8 +239,10 @@ class _Lowering:
     def _inputs(
         self, node: ResolvedNode
     ) -> tuple[list[tuple[Argument, tuple[Stage, ...]]], list[tuple[Wire, Stage]]] | None:
-        """Each port's argument and the stages it needs; the control wires. None: an earlier problem left a
-        hole.
+        """Each port's argument and the stages it needs; the control wires.
+
+        Returns:
+            None when an earlier problem left a hole.
         """
         by_port: dict[str | None, list[ResolvedConnection]] = defaultdict(list)
         for connection in self._incoming(node):

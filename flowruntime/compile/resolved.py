@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowcore.definition import ConnectorDefinition, Definition, NodeDefinition
-from flowcore.errors import Problem
+from flowcore.errors import EngineError, Problem
 from flowcore.policies import NodePolicies
 from flowcore.workflow import Settings
 from flowruntime.compile.expressions.api import CompiledExpression
@@ -46,7 +46,8 @@ class ResolvedNode:
     @property
     def node(self) -> NodeDefinition:
         """The definition of a node that is no connector."""
-        assert isinstance(self.definition, NodeDefinition)
+        if not isinstance(self.definition, NodeDefinition):
+            raise EngineError(f"node {self.id!r} is a {self.role}: it has no definition of a node")
         return self.definition
 
 

@@ -154,7 +154,8 @@ def _function(source: str, names: list[str], namespace: dict[str, object], prefi
     """The source as a function of the variables, in the order of `names`."""
     parameters = {name: f"v_{name}" for name in names}
     code = f"lambda {', '.join(parameters.values())}: {_named(source, parameters)}"
-    return eval(compile(code, f"<expression {prefix}>", "eval"), {"__builtins__": _BUILTINS, **namespace})
+    compiled = compile(code, f"<expression {prefix}>", "eval")
+    return eval(compiled, {"__builtins__": _BUILTINS, **namespace})  # noqa: S307 - written by us from a checked tree
 
 
 _BUILTINS: Final = {"type": type, "dict": dict, "str": str, "int": int, "float": float, "bool": bool}

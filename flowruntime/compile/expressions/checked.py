@@ -127,7 +127,7 @@ class _Number:
 _OPTIONAL_INDICES, _MAP_KEY, _OPTIONAL_ENTRY = 2, 3, 5  # field numbers of the list, map and entry messages
 
 
-def _constant(data: bytes) -> Expr:
+def _constant(data: bytes) -> Expr:  # noqa: PLR0911 - one return per kind of literal
     for number, value in _fields(data):
         match number, value:
             case _Number.NULL, int():
@@ -242,7 +242,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError(f"malformed checked expression: it ends inside a number at byte {at}")
         byte = data[at + count]
         value |= (byte & 0x7F) << (7 * count)
-        if byte < 0x80:
+        if byte < 0x80:  # noqa: PLR2004 - the bit that says more follows
             return value, at + count + 1
     raise ValueError(
         f"malformed checked expression: a number of more than {_MAX_VARINT_BYTES} bytes at byte {at}"
@@ -259,7 +259,9 @@ def _message(data: bytes) -> dict[int, list[_Field]]:
 def _bytes(fields: dict[int, list[_Field]], number: int) -> bytes:
     value = fields.get(number, [b""])[0]
     if not isinstance(value, bytes):
-        raise ValueError(f"malformed checked expression: field {number} is {value!r}, not a message")
+        raise ValueError(  # noqa: TRY004 - the data is malformed, not the caller's type
+            f"malformed checked expression: field {number} is {value!r}, not a message"
+        )
     return value
 
 

@@ -36,7 +36,7 @@ _INT_TEXT: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DOUBLE_TEXT: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII)
 
 
-def is_clean(value: Any, depth: int = 0) -> bool:
+def is_clean(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 - one return per kind of value
     """Whether the library reads the value as it is: exact builtins, 64-bit ints, valid text, text keys."""
     kind = type_of(value)
     if kind is str:

@@ -38,6 +38,7 @@ class Owner(Protocol):
 
     def started(self, job: Job) -> None: ...
     def finished(self, job: Job) -> None: ...
+    def crashed(self, error: BaseException) -> None: ...
     def retrying(self, job: Job, error: BaseException, delay_s: float) -> None: ...
 
 
@@ -45,8 +46,8 @@ class Job:
     """One row (or one batch of rows) on its way through a waiting stage."""
 
     __slots__ = (
-        "attempt", "cancelled", "done", "error", "expired", "extra", "generation", "key", "lane", "opened", "result",
-        "row", "started", "timer", "value", "worker",
+        "attempt", "cancelled", "done", "error", "expired", "extra", "generation", "key", "lane", "opened",
+        "result", "row", "started", "timer", "value", "worker",
     )  # fmt: skip
 
     def __init__(self, lane: Lane, opened: Opened, row: int, value: Any) -> None:
@@ -110,6 +111,7 @@ class StagePool:
         self._closed = False
         self.in_flight = 0
         self.peak = 0
+        self._returning = False
         self._wake = self.pump
 
     # --- jobs in --------------------------------------------------------------------------------------
@@ -124,12 +126,11 @@ class StagePool:
 
     def pump(self) -> None:
         """Start waiting jobs while permits last."""
+        if self._returning:
+            return  # a worker gives its permits back, and takes the next job itself
         while self._turns and not self._closed:
-            if not self._permits.take(self._wake):
-                return
-            job = self._next()
+            job = self._take()
             if job is None:
-                self._permits.give_back()
                 return
             if self._idle:
                 self._idle.pop().set_result(job)
@@ -161,16 +162,19 @@ class StagePool:
         task = asyncio.current_task()
         while not self._closed:
             if job is None:
-                job = self._take()
-            if job is None:
                 idle: asyncio.Future[Job | None] = self._loop.create_future()
                 self._idle.append(idle)
                 job = await idle
                 if job is None:
                     return
             job.worker = task
-            await self._attempt(job)
-            job = None
+            try:
+                await self._attempt(job)
+            except Exception as error:  # noqa: BLE001 - not the node's: the engine's own; the chain fails, loudly
+                job.lane.owner.crashed(error)
+            job = self._take()
+            if self._turns:
+                self.pump()
 
     def _take(self) -> Job | None:
         if not self._turns or not self._permits.take(self._wake):
@@ -221,8 +225,8 @@ class StagePool:
             task.uncancel()
         if job.expired and not job.cancelled:
             job.error = NodeTimeoutError(
-                f"node {self.name!r} did not answer within {self._timeout_s} s (attempt {job.attempt}); raise its "
-                "timeout, or retry",
+                f"node {self.name!r} did not answer within {self._timeout_s} s (attempt {job.attempt}); "
+                "raise its timeout, or retry",
                 node=self.name,
                 timeout_s=self._timeout_s,
             )
@@ -234,7 +238,11 @@ class StagePool:
         job.worker = None
         job.lane.running.discard(job)
         self.in_flight -= 1
-        self._permits.give_back()
+        self._returning = True
+        try:
+            self._permits.give_back()
+        finally:
+            self._returning = False
 
     def _again(self, job: Job, error: BaseException) -> bool:
         """Put a failed job back after its backoff, outside all permits."""

@@ -159,6 +159,10 @@ class WaitingOperator(StageOperator):
             self.kernel, self.node.id, job.opened, job.row, error, job.attempt, delay_s
         )
 
+    def crashed(self, error: BaseException) -> None:
+        """The engine failed while it worked on a job."""
+        self.kernel.crash(error)
+
     def finished(self, job: Job) -> None:
         """A job has its result, error, or was cancelled. Reported now, emitted with others of this loop
         turn.
@@ -461,6 +465,9 @@ class _BatchOwner:
 
     def started(self, job: Job) -> None:
         self._operator.batch_started(job)
+
+    def crashed(self, error: BaseException) -> None:
+        self._operator.crashed(error)
 
     def finished(self, job: Job) -> None:
         self._operator.batch_finished(job)

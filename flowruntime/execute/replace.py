@@ -36,7 +36,8 @@ def replaced(graph: ResolvedGraph, replace: Mapping[str, Any]) -> ResolvedGraph:
     for node_id, stand_in in replace.items():
         if node_id not in nodes:
             raise DefinitionError(
-                f"replace: there is no node {node_id!r}{did_you_mean(node_id, list(nodes))}; nodes are {', '.join(nodes)}"
+                f"replace: there is no node {node_id!r}{did_you_mean(node_id, list(nodes))}; nodes are "
+                f"{', '.join(nodes)}"
             )
         nodes[node_id] = _stand_in(nodes[node_id], stand_in)
     return dataclasses.replace(graph, nodes=nodes)
@@ -45,22 +46,21 @@ def replaced(graph: ResolvedGraph, replace: Mapping[str, Any]) -> ResolvedGraph:
 def _stand_in(old: ResolvedNode, stand_in: Any) -> ResolvedNode:
     if old.role in ("source", "sink", "operator", "collect", "batch", "merge"):
         raise DefinitionError(
-            f"replace: node {old.id!r} is a {old.role}; only nodes that map, filter or expand rows can be replaced. "
-            "Give a source's values as the request's input instead; a sink is captured then"
+            f"replace: node {old.id!r} is a {old.role}; only nodes that map, filter or expand rows can be "
+            "replaced. Give a source's values as the request's input instead; a sink is captured then"
         )
     function: Callable[..., Any] = stand_in if callable(stand_in) else _constant(stand_in)
     definition = definition_of(function)
     if definition is None:
-        definition = definition_of(
-            node(old.definition.type, kind="filter" if old.role == "filter" else None)(_copy(function))
-        )
-    assert definition is not None
+        declare = node(old.definition.type, kind="filter" if old.role == "filter" else None)
+        definition = definition_of(declare(_copy(function)))
+    assert definition is not None  # noqa: S101 - `node` gave it one
     ports = len(old.node.inputs)
     taken = len(definition.inputs)
     if taken != ports and stand_in is function:
         raise DefinitionError(
-            f"replace: the stand-in for {old.id!r} takes {taken} inputs, but the node has {ports} input ports "
-            f"({', '.join(port.name for port in old.node.inputs)})"
+            f"replace: the stand-in for {old.id!r} takes {taken} inputs, but the node has {ports} input "
+            f"ports ({', '.join(port.name for port in old.node.inputs)})"
         )
     made: NodeDefinition = msgspec.structs.replace(
         definition,
@@ -88,9 +88,7 @@ def _constant(value: Any) -> Callable[..., Any]:
 
 
 def _copy(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function object of its own, so that the caller's does not get a definition; ports are taken by
-    position.
-    """
+    """A function object of its own, so that the caller's gets no definition; takes ports by position."""
     names = [
         name
         for name, parameter in inspect.signature(function).parameters.items()

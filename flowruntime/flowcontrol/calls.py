@@ -123,7 +123,8 @@ def _batched(
         if count != len(rows):
             got = f"{count} results" if count >= 0 else f"a {type(results).__name__}, which has no length"
             raise ContractError(
-                f"batch node {node.id!r} gave {got} for {len(rows)} rows; return one result, or exception, per row",
+                f"batch node {node.id!r} gave {got} for {len(rows)} rows; return one result, or "
+                "exception, per row",
                 node=node.id,
                 rows=len(rows),
             )

@@ -70,8 +70,8 @@ class Offloader:
             payload = msgspec.msgpack.encode((arguments, keywords), enc_hook=encode_extra)
         except (TypeError, ValueError, OverflowError) as error:
             raise ContractError(
-                f"node {self.name!r}: its input cannot cross into a worker process ({error}); use plain values, or "
-                "offload='thread'",
+                f"node {self.name!r}: its input cannot cross into a worker process ({error}); use plain "
+                "values, or offload='thread'",
                 node=self.name,
             ) from error
         try:
@@ -80,8 +80,8 @@ class Offloader:
             if self._executor is executor:
                 self._executor = None
             raise WorkerProcessDiedError(
-                f"the worker process of node {self.name!r} died while it worked; the record, or memory, may have "
-                "killed it",
+                f"the worker process of node {self.name!r} died while it worked; the record, or memory, "
+                "may have killed it",
                 node=self.name,
             ) from error
         ok, payload = answer
@@ -129,8 +129,8 @@ def check_importable(function: Callable[..., Any], name: str) -> None:
     location = f"{function.__module__}:{function.__qualname__}"
     if "<locals>" in location or "<lambda>" in location or function.__module__ == "__main__":
         raise DefinitionError(
-            f"node {name!r} runs in a process, which cannot find {location}; put the function at the top level of a "
-            "module that can be imported, or use offload='thread'"
+            f"node {name!r} runs in a process, which cannot find {location}; put the function at the top "
+            "level of a module that can be imported, or use offload='thread'"
         )
 
 
@@ -152,7 +152,7 @@ def call_by_name(location: str, payload: bytes) -> tuple[bool, bytes]:
     try:
         result = function(*arguments, **keywords)
         return True, msgspec.msgpack.encode(result, enc_hook=encode_extra)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - user code; it crosses back as the row's failure
         return False, msgspec.msgpack.encode(error_as_data(error), enc_hook=encode_extra)
 
 

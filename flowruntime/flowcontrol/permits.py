@@ -54,7 +54,7 @@ class Limit:
         self._wake()
 
     def _wake(self) -> None:
-        """Wake whoever waits while there is room: one that has no more work, or waits elsewhere, takes none."""
+        """Wake whoever waits while there is room; one without work, or that waits elsewhere, takes none."""
         while self._waiting and self.in_use < self.capacity:
             self._waiting.popleft()()
 
@@ -78,8 +78,9 @@ class Permits:
         self.limits = tuple(limits)
 
     def take(self, wake: Callable[[], None]) -> bool:
-        """One permit of each limit, or none; when refused, `wake` is called as soon as trying again makes
-        sense.
+        """One permit of each limit, or none.
+
+        When refused, `wake` is called as soon as trying again makes sense.
         """
         for limit in self.limits:
             if limit.in_use >= limit.capacity:

@@ -79,14 +79,7 @@ class SinkWriter:
 
     async def _write_some(self) -> None:
         """One write: as many waiting frames as fit, at least one."""
-        parts: list[tuple[Kernel, Frame[Any]]] = []
-        values: list[Any] = []
-        while self._waiting and (not parts or len(values) + len(self._waiting[0][1].values) <= MAX_BATCH):
-            kernel, frame = self._waiting.popleft()
-            if kernel.closed:
-                continue
-            parts.append((kernel, frame))
-            values.extend(frame.values)
+        parts, values = self._take()
         if not parts:
             return
         self._writing = parts
@@ -119,6 +112,18 @@ class SinkWriter:
             start += size
         self._writing = []
 
+    def _take(self) -> tuple[list[tuple[Kernel, Frame[Any]]], list[Any]]:
+        """Waiting frames for one write, and their values; frames of closed chains are let go."""
+        parts: list[tuple[Kernel, Frame[Any]]] = []
+        values: list[Any] = []
+        while self._waiting and (not parts or len(values) + len(self._waiting[0][1].values) <= MAX_BATCH):
+            kernel, frame = self._waiting.popleft()
+            if kernel.closed:
+                continue
+            parts.append((kernel, frame))
+            values.extend(frame.values)
+        return parts, values
+
     def _settle(
         self,
         kernel: Kernel,
@@ -148,7 +153,7 @@ class SinkWriter:
         frame.opened.ledger.cover(frame.covers)
 
     def forget(self, kernel: Kernel, root: Opened, row: int) -> None:
-        """One request is cancelled: its rows are answered for now. A write under way is shared and goes on."""
+        """Answer now for the rows of a cancelled request; a write under way is shared and goes on."""
         for waiting, frame in [*self._waiting, *self._writing]:
             if waiting is not kernel or frame in self._forgotten:
                 continue

@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flowcore.errors import RuntimeClosedError
@@ -65,7 +66,7 @@ class FlowRuntime:
         seed: for the jitter of backoffs; None: random.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per setting
         self,
         nodes: Iterable[object] = (),
         *,
@@ -87,7 +88,7 @@ class FlowRuntime:
         self._redactor = Redactor()
         self.events = EventBus(clock=clock, history=history, scrub=self._redactor.event)
         self.metrics = Metrics()
-        """Rows by node and outcome, rows in flight; read by `export_telemetry`, or by `metrics.snapshot()`."""
+        """Rows by node and outcome, rows in flight; read by `export_telemetry` or `metrics.snapshot()`."""
         self._totals = RowTotals(self.metrics, self._in_flight)
         self._stop_export: Callable[[], None] | None = None
         self._clock = clock
@@ -134,7 +135,8 @@ class FlowRuntime:
         """Cancel what runs, shut every node down, flush the bus. Idempotent.
 
         Raises:
-            SinkError: a sink of a request could not make its rows durable; everything else is closed all the same.
+            SinkError: a sink of a request could not make its rows durable; everything else is closed all the
+                same.
         """
         if self._closed:
             return
@@ -319,6 +321,7 @@ class FlowRuntime:
         """Start a continuous run: sources are read until they end or the run is stopped.
 
         Args:
+            workflow: has at least one source.
             fresh: begin sources anew instead of at their committed positions.
             limit: stop after this many records.
             sources: Source instances in the place of declared ones, by node id (scripted ones in tests).
@@ -424,6 +427,7 @@ class FlowRuntime:
         """Push every item through as a record of one continuous run; one outcome per item, nothing left out.
 
         Args:
+            workflow: has one source, or none: then each item is a request.
             items: records for the workflow's one source, or, without a source, what a request's inputs would
                 be.
             order: `input`, or as they complete.
@@ -480,9 +484,9 @@ class FlowRuntime:
             node.role not in ("source", "sink") and node.node.context is not None
             for node in graph.nodes.values()
         ):
-            import structlog  # noqa: F401
+            import_module("structlog")
         if any(node.definition.category == "http" for node in graph.nodes.values()):
-            import flowruntime.http.client  # noqa: F401
+            import_module("flowruntime.http.client")
         if self._watchdog is None:
             return
         for node in graph.nodes.values():
@@ -507,7 +511,8 @@ class FlowRuntime:
             )
 
     def _in_flight(self, workflow: str) -> int:
-        return sum(run.worker.budget.rows_in_flight for run in self._runs if run.worker.workflow_id == workflow)
+        runs = (run for run in self._runs if run.worker.workflow_id == workflow)
+        return sum(run.worker.budget.rows_in_flight for run in runs)
 
     def statistics(self) -> dict[str, Any]:
         """Limits, warm chains and runs, live."""
@@ -520,8 +525,9 @@ class FlowRuntime:
 
 
 def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> RunResult:
-    """Execute a workflow synchronously, in scripts and notebooks: `flowruntime.run(wf, text="my card was
-    stolen")`.
+    """Execute a workflow synchronously, in scripts and notebooks.
+
+        flowruntime.run(wf, text="my card was stolen")
 
     Raises:
         RuntimeError: called on a thread whose event loop is running; use `FlowRuntime.execute` there.
@@ -543,7 +549,7 @@ def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> R
     def elsewhere() -> None:
         try:
             found.append(asyncio.run(once()))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised below, on the thread that asked
             found.append(error)
 
     thread = threading.Thread(target=elsewhere, name="flow run")

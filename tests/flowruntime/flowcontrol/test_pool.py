@@ -36,6 +36,9 @@ class Recorder:
         self._tell("finished", job)
         self.finished_jobs.append(job)
 
+    def crashed(self, error: BaseException) -> None:
+        raise error
+
     def retrying(self, job: Job, error: BaseException, delay_s: float) -> None:
         del error, delay_s
         self._tell("retrying", job)

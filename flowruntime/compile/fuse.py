@@ -241,7 +241,8 @@ class _Fuser:
             writer.line(f"note(i, {step.index}, e{', t' if recording else ''})")
             writer.line("continue" if straight else f"{step.variable} = FAILED")
         completed = self.steps.tally(step.index, "completed")
-        if not (is_filter or recording or completed):
+        unconnected = self.steps.unconnected.get(step.index)
+        if not (is_filter or recording or completed or unconnected):
             return
         opened = not straight
         if opened:
@@ -251,6 +252,9 @@ class _Fuser:
                 writer.line(f"{completed.variable} += 1")
             if is_filter:
                 self._write_filter(writer, step, call, leave=straight and not recording)
+            if unconnected:
+                given = " or ".join(f"{step.variable}.{port} is not at.unset" for port in unconnected)
+                writer.line(f"if {given}: {Tally(step.index, step.name, 'unrouted').variable} += 1")
             if recording:
                 writer.line(f"done(i, {step.index}, {step.variable}, t)")
                 if is_filter and straight:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +91,8 @@ class Steps:
         """By index of the connection."""
         self.else_of: dict[int, list[int]] = {}
         """By step of an `else`: the steps of the branches it excludes."""
+        self.unconnected: dict[int, tuple[str, ...]] = {}
+        """Of nodes with exclusive outputs: the ports nothing is connected to."""
         self._number_steps()
         self.outputs = [self._output(out) for out in stage.outs]
         self.straight_steps = self._find_straight()
@@ -110,16 +112,28 @@ class Steps:
                 call.node.id, f"{identifier(call.node.id)}_{len(self.all)}", call, None, needs, after
             )
             self.by_node[call.node.id] = index
-            for connection in wires.pop(call.node.id, ()):
+            connections = wires.pop(call.node.id, ())
+            self._note_unconnected(index, call, connections)
+            for connection in connections:
                 self._wire_step(connection)
         if wires:
             raise EngineError(f"stage {self.stage.id!r} reads nodes it does not run: {sorted(wires)}")
+
+    def _note_unconnected(self, index: int, call: Call, connections: Collection[ResolvedConnection]) -> None:
+        """A node that takes one of several ways: a row that goes where nothing is connected is unrouted."""
+        if call.node.role == "source" or not call.node.node.exclusive_outputs or not connections:
+            return
+        taken = {connection.from_port for connection in connections}
+        left = tuple(port.name for port in call.node.definition.outputs if port.name not in taken)
+        if left:
+            self.unconnected[index] = left
 
     def _choose_tallies(self) -> None:
         """Count only what the frame's size does not tell."""
         for step in self.all:
             if step.call is not None and step.call.node.role == "filter":
                 self.tallies.append(Tally(step.index, step.name, "dropped"))
+        self.tallies += [Tally(index, self.all[index].name, "unrouted") for index in self.unconnected]
         for steps in self.branches().values():
             sender = self.all[steps[0]].connection
             if sender is not None:

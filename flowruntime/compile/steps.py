@@ -121,9 +121,9 @@ class Steps:
 
     def _note_unconnected(self, index: int, call: Call, connections: Collection[ResolvedConnection]) -> None:
         """A node that takes one of several ways: a row that goes where nothing is connected is unrouted."""
-        if call.node.role == "source" or not call.node.node.exclusive_outputs or not connections:
+        taken = {connection.from_port for connection in connections if connection.kind != "error"}
+        if call.node.role == "source" or not call.node.node.exclusive_outputs or not taken:
             return
-        taken = {connection.from_port for connection in connections}
         left = tuple(port.name for port in call.node.definition.outputs if port.name not in taken)
         if left:
             self.unconnected[index] = left

@@ -14,7 +14,6 @@ import contextlib
 import os
 import random
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
@@ -36,16 +35,14 @@ if TYPE_CHECKING:
     from flowcore.frame import Opened
     from flowcore.registry import NodeRegistry
     from flowcore.workflow import Workflow
-    from flowruntime.compile.chain import Program
     from flowruntime.compile.resolved import ResolvedGraph
-    from flowruntime.execute.requests import RequestChain
     from flowruntime.execute.result import RunResult, StreamOutcome
     from flowruntime.execute.run import Run
+    from flowruntime.execute.warm import WarmChains
     from flowruntime.execute.watchdog import Watchdog
+    from flowruntime.execute.worker import Worker
     from flowruntime.http.client import GuardedHttpClient
     from flowruntime.state.positions import PositionStore
-
-WARM_CHAINS = 64
 
 
 class FlowRuntime:
@@ -113,11 +110,7 @@ class FlowRuntime:
         )
         self._watchdog_s = None if watchdog is None else watchdog.total_seconds()
         self._watchdog: Watchdog | None = None
-        self._chains: OrderedDict[tuple[Any, ...], tuple[Workflow, RequestChain]] = OrderedDict()
-        self._starting: dict[tuple[Any, ...], asyncio.Lock] = {}
-        self._graphs: OrderedDict[tuple[Any, ...], tuple[Workflow, ResolvedGraph]] = OrderedDict()
-        """With the workflow itself, so that its id is not given to another one."""
-        self._programs: OrderedDict[ResolvedGraph, dict[str, Program]] = OrderedDict()
+        self._warm: WarmChains | None = None
         self._runs: set[Run] = set()
         self._positions: PositionStore | None = None
         self._logger: Any = None
@@ -152,9 +145,8 @@ class FlowRuntime:
                 closing.push_async_callback(self._own_http.close)
             if self._positions is not None:
                 closing.push_async_callback(self._positions.aclose)
-            while self._chains:
-                _, (_, chain) = self._chains.popitem()
-                closing.push_async_callback(chain.aclose)
+            for close in self._warm.closers() if self._warm is not None else ():
+                closing.push_async_callback(close)
             for run in list(self._runs):
                 await run.cancel("the runtime was closed")
 
@@ -188,15 +180,26 @@ class FlowRuntime:
 
         return validate(workflow, self.registry, mode=mode)
 
-    def _resolved(self, workflow: Workflow, mode: Literal["stream", "request"]) -> ResolvedGraph:
-        """Validated once, and again when nodes or connections were added since."""
-        key = (id(workflow), len(workflow.nodes), len(workflow.connections), mode)
-        found = self._graphs.get(key)
-        if found is None:
-            found = self._graphs[key] = (workflow, self.validate(workflow, mode=mode))
-            while len(self._graphs) > WARM_CHAINS:
-                self._graphs.popitem(last=False)
-        return found[1]
+    def make_worker(self, graph: ResolvedGraph, workflow: Workflow, *, captures: bool) -> Worker:
+        """What the chains of one workflow share, not started yet.
+
+        Args:
+            graph: validated.
+            workflow: it was made of.
+            captures: sinks are not opened, because their values are kept in results.
+        """
+        from flowruntime.execute.worker import Worker
+
+        self._watch(graph)
+        workflow_id = self._workflow_id(workflow)
+        return Worker(graph, self._services, self._limits, workflow_id, captures=captures, seed=self._seed)
+
+    def _warm_chains(self) -> WarmChains:
+        if self._warm is None:
+            from flowruntime.execute.warm import WarmChains
+
+            self._warm = WarmChains(self, self._totals)
+        return self._warm
 
     # --- requests -------------------------------------------------------------------------------------
 
@@ -224,88 +227,14 @@ class FlowRuntime:
         A failing node does not raise here: see `RunResult.state` and `raise_for_state()`.
         """
         self._check_open()
-        chain, given, record = await self._prepare(workflow, inputs or {}, replace or {}, write=write)
-        deadline = timeout if timeout is not None else chain.worker.graph.settings.timeout
-        return await chain.execute(given, record=record, timeout=deadline)
-
-    async def _prepare(
-        self, workflow: Workflow, inputs: Mapping[str, Any], replace: Mapping[str, Any], *, write: bool
-    ) -> tuple[RequestChain, dict[str, Any], Any]:
-        from flowruntime.execute.inputs import request_inputs
-
-        base = (id(workflow), len(workflow.nodes), len(workflow.connections))
-        stand_ins = tuple(sorted((name, id(thing)) for name, thing in replace.items()))
-        graph = self._resolved(workflow, "request")
-        given = request_inputs(graph, inputs)
-        sources = [
-            node_id
-            for node_id, node in graph.nodes.items()
-            if node.role == "source" and f"{node_id}.out" in given
-        ]
-        extra = tuple(sorted(name for name in given if self._is_optional(graph, name)))
-        captures = bool(sources) and not write
-        key = (*base, stand_ins, extra, captures)
-        found = self._chains.get(key)
-        if found is None:
-            lock = self._starting.setdefault(key, asyncio.Lock())
-            async with lock:
-                found = self._chains.get(key)
-                if found is None:
-                    chain = await self._start_chain(graph, replace, workflow, extra, captures=captures)
-                    found = self._chains[key] = (workflow, chain)
-            self._starting.pop(key, None)
-            await self._evict()
-        else:
-            self._chains.move_to_end(key)
-        record = given[f"{sources[0]}.out"] if len(sources) == 1 else None
-        return found[1], given, record
-
-    def _is_optional(self, graph: ResolvedGraph, name: str) -> bool:
-        """An open optional port of a node that has connections: filling it changes the plan."""
-        node_id, _, port = name.partition(".")
-        node = graph.nodes[node_id]
-        declared = node.definition.input(port)
-        connected = any(connection.to_node == node_id for connection in graph.connections)
-        return declared is not None and not declared.required and connected
-
-    async def _start_chain(
-        self,
-        original: ResolvedGraph,
-        replace: Mapping[str, Any],
-        workflow: Workflow,
-        extra: tuple[str, ...],
-        *,
-        captures: bool,
-    ) -> RequestChain:
-        from flowruntime.compile.chain import Program
-        from flowruntime.compile.lower import lower
-        from flowruntime.execute.replace import replaced
-        from flowruntime.execute.requests import RequestChain
-        from flowruntime.execute.worker import Worker
-
-        graph = replaced(original, replace)
-        program = Program(lower(graph, mode="request", given=extra))
-        worker = Worker(
-            graph,
-            self._services,
-            self._limits,
-            self._workflow_id(workflow),
-            captures=captures,
-            seed=self._seed,
+        chain, given, record = await self._warm_chains().request(
+            workflow, inputs or {}, replace or {}, write=write
         )
-        self._watch(worker.graph)
-        await worker.start()
-        chain = RequestChain(program, worker, self.new_id, replaced=graph is not original)
-        self._totals.begin(chain, worker.workflow_id, chain.live_counts)
-        return chain
-
-    async def _evict(self) -> None:
-        """Let go of chains not used for longest, but for busy ones."""
-        idle = [key for key, (_, chain) in self._chains.items() if not chain.busy]
-        for key in idle[: max(0, len(self._chains) - WARM_CHAINS)]:
-            _, chain = self._chains.pop(key)
-            self._totals.end(chain)
-            await chain.aclose()
+        deadline = timeout if timeout is not None else chain.worker.graph.settings.timeout
+        try:
+            return await chain.execute(given, record=record, timeout=deadline)
+        finally:
+            chain.release()
 
     # --- runs -----------------------------------------------------------------------------------------
 
@@ -334,7 +263,7 @@ class FlowRuntime:
         from flowruntime.execute.replace import replaced
 
         self._check_open()
-        graph = replaced(self._resolved(workflow, "stream"), replace or {})
+        graph = replaced(self._warm_chains().resolved(workflow, "stream"), replace or {})
         return await self.start_prepared(graph, workflow, fresh=fresh, limit=limit, sources=sources)
 
     async def start_prepared(
@@ -350,18 +279,9 @@ class FlowRuntime:
     ) -> Run:
         """Start a run of a graph that is validated already; `on_settled` is told of settled records."""
         from flowruntime.execute.run import Run
-        from flowruntime.execute.worker import Worker
 
-        programs = self._programs_of(graph, workflow)
-        worker = Worker(
-            graph,
-            self._services,
-            self._limits,
-            self._workflow_id(workflow),
-            captures=captures,
-            seed=self._seed,
-        )
-        self._watch(graph)
+        programs = self._warm_chains().programs(graph)
+        worker = self.make_worker(graph, workflow, captures=captures)
         positions = self._position_store() if on_settled is None else None
         if fresh and positions is not None:
             for node_id in programs:
@@ -384,23 +304,6 @@ class FlowRuntime:
         self._totals.begin(run, worker.workflow_id, run.live_counts)
         run.on_end(lambda: self._run_ended(run))
         return run
-
-    def _programs_of(self, graph: ResolvedGraph, workflow: Workflow) -> dict[str, Program]:
-        """The compiled chains behind each source; made once per workflow, as long as it is not changed."""
-        from flowruntime.compile.chain import Program
-        from flowruntime.compile.lower import lower
-
-        found = self._programs.get(graph)
-        if found is None:
-            lower(graph, mode="stream")  # the scopes of all sources together are checked
-            found = self._programs[graph] = {
-                node_id: Program(lower(graph, mode="stream", sources=[node_id]))
-                for node_id, node in graph.nodes.items()
-                if node.role == "source"
-            }
-            while len(self._programs) > WARM_CHAINS:
-                self._programs.popitem(last=False)
-        return found
 
     def _run_ended(self, run: Run) -> None:
         self._runs.discard(run)
@@ -518,7 +421,7 @@ class FlowRuntime:
         """Limits, warm chains and runs, live."""
         return {
             "limits": {name: limit.statistics() for name, limit in self._limits.items()},
-            "warm_chains": len(self._chains),
+            "warm_chains": len(self._warm) if self._warm is not None else 0,
             "runs": {run.id: run.statistics() for run in self._runs},
             "events": self.events.statistics(),
         }
@@ -549,7 +452,7 @@ def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> R
     def elsewhere() -> None:
         try:
             found.append(asyncio.run(once()))
-        except BaseException as error:  # noqa: BLE001 - raised below, on the thread that asked
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
             found.append(error)
 
     thread = threading.Thread(target=elsewhere, name="flow run")

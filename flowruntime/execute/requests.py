@@ -51,18 +51,15 @@ class RequestChain:
         new_id: ids for executions.
     """
 
-    def __init__(
-        self, program: Program, worker: Worker, new_id: Callable[[], str], *, replaced: bool = False
-    ) -> None:
+    def __init__(self, program: Program, worker: Worker, new_id: Callable[[], str]) -> None:
         self.program = program
-        self.replaced = replaced
-        """Some node is a stand-in: the graph is not the workflow's own."""
         self.worker = worker
         self._new_id = new_id
         self._counts = {node_id: NodeCounts() for node_id in program.plan.graph.nodes}
         """Shared by all chains of this workflow, one after the other."""
         self._warm: Chain | None = None if program.fresh else self._chain()
         self._live: dict[Execution, Chain] = {}
+        self._reserved = 0
         most = worker.graph.settings.max_in_flight or MAX_REQUESTS
         self._credit = asyncio.Semaphore(most)
 
@@ -80,7 +77,15 @@ class RequestChain:
     @property
     def busy(self) -> bool:
         """Some request is being worked on."""
-        return bool(self._live)
+        return bool(self._live) or self._reserved > 0
+
+    def reserve(self) -> None:
+        """A request is about to be executed: the chain is busy until `release`, so that nobody closes it."""
+        self._reserved += 1
+
+    def release(self) -> None:
+        """That request has ended, or will not come."""
+        self._reserved -= 1
 
     async def execute(
         self, inputs: Mapping[str, Any], *, record: Any = None, timeout: timedelta | None = None
@@ -144,7 +149,7 @@ class RequestChain:
     async def _until_ended(self, execution: Execution) -> bool:
         """Wait for the end. True: the caller was cancelled meanwhile, and the execution with it."""
         interrupted = False
-        assert execution.future is not None  # noqa: S101 - made before it was pushed
+        assert execution.future is not None
         while not execution.future.done():
             try:
                 await asyncio.shield(execution.future)
@@ -247,12 +252,12 @@ class RequestChain:
             operator.cancel_execution(execution.opened, 0)
 
     def _give_up(self, execution: Execution) -> None:
-        """Wait no longer for a cancelled execution; what still runs of it is reported, and its answer ignored."""
+        """Wait no longer for a cancelled execution: report what still runs of it, ignore its answer."""
         if execution.future is None or execution.future.done():
             return
         self.worker.services.log(
-            f"request {execution.id} was cancelled {PATIENCE_S} s ago and something in it does not end: a node may "
-            "swallow cancellation",
+            f"request {execution.id} was cancelled {PATIENCE_S} s ago and something in it does not end: "
+            "a node may swallow cancellation",
             "error",
             {"workflow": self.worker.workflow_id, "execution": execution.id},
         )
@@ -262,8 +267,8 @@ class RequestChain:
         """The deadline passed while the request waited for credit."""
         seconds = 0.0 if timeout is None else timeout.total_seconds()
         error = RequestTimeoutError(
-            f"the request waited {seconds} s for its turn: too many requests are in work; raise max_in_flight, or send "
-            "fewer at once",
+            f"the request waited {seconds} s for its turn: too many requests are in work; "
+            "raise max_in_flight, or send fewer at once",
             timeout_s=seconds,
         )
         execution.stopped = Failure("", error)

@@ -19,10 +19,10 @@ from flowcore.errors import EngineError
 from flowcore.frame import Opened
 from flowruntime.compile.fuse import Fused, fuse
 from flowruntime.compile.plan import Plan, Stage
-from flowruntime.compile.resolved import ResolvedNode
 from flowruntime.flowcontrol.calls import config_of
-from flowruntime.operators.base import StageOperator
+from flowruntime.operators.base import StageOperator, node_of
 from flowruntime.operators.batch import BatchOperator
+from flowruntime.operators.batching import BatchingOperator
 from flowruntime.operators.collect import CollectOperator
 from flowruntime.operators.edge import Edge
 from flowruntime.operators.expand import ExpandOperator
@@ -33,7 +33,7 @@ from flowruntime.operators.opaque import OpaqueOperator
 from flowruntime.operators.outcome import OUTCOME, OutcomeOperator
 from flowruntime.operators.reopen import ReopenOperator
 from flowruntime.operators.sink import CaptureOperator, SinkOperator
-from flowruntime.operators.waiting import BatchingOperator, WaitingOperator
+from flowruntime.operators.waiting import WaitingOperator
 
 if TYPE_CHECKING:
     from flowcore.policies import Order
@@ -107,13 +107,13 @@ class Chain:
         )
 
     def _opaque(self, stage: Stage) -> StageOperator:
-        node = _node_of(stage)
+        node = node_of(stage)
         make = node.node.implementation
         takes_config = len(inspect.signature(make).parameters) == 1
         return OpaqueOperator(self.kernel, stage, make(node.config) if takes_config else make())
 
     def _sink(self, stage: Stage) -> StageOperator:
-        node = _node_of(stage)
+        node = node_of(stage)
         if node.definition is OUTCOME:
             connections = self.program.plan.graph.connections
             ports = [connection.from_port for connection in connections if connection.to_node == node.id]
@@ -137,7 +137,7 @@ class Chain:
         )
 
     def _waiting(self, stage: Stage) -> StageOperator:
-        kernel, node = self.kernel, _node_of(stage)
+        kernel, node = self.kernel, node_of(stage)
         policy = node.policies.concurrency
         order: Order = "ordered" if policy is None or policy.order is None else policy.order
         if self.program.plan.mode == "request":
@@ -148,7 +148,7 @@ class Chain:
         return make(kernel, stage, pool, order)
 
     def _expand(self, stage: Stage) -> StageOperator:
-        kernel, node = self.kernel, _node_of(stage)
+        kernel, node = self.kernel, node_of(stage)
         policies = node.policies
         concurrency = policies.concurrency.max if policies.concurrency is not None else None
         return ExpandOperator(
@@ -161,7 +161,7 @@ class Chain:
 
     def _start(self, stage: Stage) -> Callable[[Opened, int, Any], Any]:
         """Calls an expanding node and returns its iterator."""
-        kernel, node = self.kernel, _node_of(stage)
+        kernel, node = self.kernel, node_of(stage)
         definition, instance = node.node, self._worker.instances[node.id]
         keywords = config_of(node)
         names = [port.name for port in definition.inputs]
@@ -182,7 +182,7 @@ class Chain:
         return start
 
     def _reduce(self, stage: Stage) -> Callable[[list[Any]], Any]:
-        node = _node_of(stage)
+        node = node_of(stage)
         function = self._worker.instances[node.id]
         if node.config is None:
             return function
@@ -240,13 +240,6 @@ class Chain:
             stages[index].id: {"kind": stages[index].kind, **operator.statistics()}
             for index, operator in self.operators.items()
         }
-
-
-def _node_of(stage: Stage) -> ResolvedNode:
-    """The node of a stage that runs one."""
-    if stage.node is None:
-        raise EngineError(f"stage {stage.id!r} ({stage.kind}) has no node")
-    return stage.node
 
 
 class _Fan(Edge):

@@ -3,8 +3,7 @@
 Owns: `StageOperator`, `Inputs`. Does not own: any stage kind.
 
 Always holds: each operator covers each row exactly once on each of its edges; a stage without edges covers
-its rows at
-the ledger, because they end there.
+its rows at the ledger, because they end there.
 """
 
 from __future__ import annotations
@@ -13,11 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowcore.errors import EngineError
 from flowcore.frame import END, Barrier, End, Frame, Opened, Signal, Watermark
 
 if TYPE_CHECKING:
     from flowcore.frame import Failure
     from flowruntime.compile.plan import Stage
+    from flowruntime.compile.resolved import ResolvedNode
     from flowruntime.operators.edge import Edge
     from flowruntime.operators.kernel import Kernel
 
@@ -165,6 +166,17 @@ class Inputs:
             return ()
         self._passed = lowest
         return (Watermark(lowest),)
+
+
+def node_of(stage: Stage) -> ResolvedNode:
+    """The node of a stage that runs exactly one.
+
+    Raises:
+        EngineError: it runs none, or several fused into one.
+    """
+    if stage.node is None:
+        raise EngineError(f"stage {stage.id!r} ({stage.kind}) has no node of its own")
+    return stage.node
 
 
 def covered_rows(frame: Frame[Any]) -> list[int]:

@@ -4,8 +4,7 @@
     rows out   [1 2] [3 4] [5]    the last one at the end, or when `linger` is over
 
 Emits when      `max_items` rows are there, the first has waited `linger`, the input ends, or the task has no
-                credit left
-                and nothing else in progress (else it would wait for rows that cannot come).
+                credit left and nothing else in progress (else it would wait for rows that cannot come).
 Backpressures   by credit: the rows it holds are unsettled.
 Completes when  the input has ended and the last batch has left.
 Fails when      never: when the node raises, every row of the batch fails.
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Frame, Opened, Signal
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.base import StageOperator, absent_rows, node_of
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -30,9 +29,8 @@ class BatchOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, reduce: Callable[[list[Any]], Any]) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self.node = stage.node
-        batch = stage.node.policies.batch
+        self.node = node_of(stage)
+        batch = self.node.policies.batch
         self._max_items = 100 if batch is None else batch.max_items
         self._linger_s = 0.0 if batch is None else batch.linger.total_seconds()
         self._reduce = reduce
@@ -71,7 +69,7 @@ class BatchOperator(StageOperator):
         started = kernel.worker.telemetry.node_started(kernel, node_id, first, first_row)
         try:
             value = self._reduce([value for _, _, value in held])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - user code; it becomes the rows' failure
             self._fail(members, error)
             return
         kernel.counts[node_id].completed += 1

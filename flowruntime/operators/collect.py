@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Failure, Frame, Opened, Signal
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.base import StageOperator, absent_rows, node_of
 from flowruntime.operators.cause import first_cause
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class CollectOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, reduce: Callable[[list[Any]], Any]) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self.node = stage.node
+        self.node = node_of(stage)
         self._reduce = reduce
         self._baskets: dict[Family, _Basket] = {}
         self._later: deque[tuple[int, Callable[[], None]]] = deque()
@@ -116,7 +115,7 @@ class CollectOperator(StageOperator):
         basket.values.sort(key=lambda item: item[:2])
         try:
             value = self._reduce([value for _, _, value in basket.values])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
             failure = kernel.failed(node_id, family.parent, family.row, error)
             self.emit(Frame(family.parent, [], [], [family.row], {family.row: failure}))
             return

@@ -95,7 +95,7 @@ class Edge:
             else:
                 for observer in self.observers:
                     observer.on_next(item)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the engine's own fault; the chain fails, loudly
             depth.crash(error)
         finally:
             depth.level -= 1

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from flowcore.errors import CancelledRowError, LimitExceededError
 from flowcore.frame import Barrier, Frame, Opened, Signal
 from flowruntime.compile.sentinels import ABSENT
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.base import StageOperator, absent_rows, node_of
 from flowruntime.operators.family import Family
 from flowruntime.operators.gate import Gate, Generation
 
@@ -55,8 +55,7 @@ class ExpandOperator(StageOperator):
         self, kernel: Kernel, stage: Stage, start: Start, *, max_children: int, concurrency: int
     ) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self.node = stage.node
+        self.node = node_of(stage)
         self.collects: list[CollectOperator] = []
         """The stages that close this scope; bound when the chain is built."""
         self._start = start
@@ -102,7 +101,7 @@ class ExpandOperator(StageOperator):
             iterator = self._start(opened, row, value)
             if not isinstance(iterator, Iterator | AsyncIterator):
                 iterator = iter(iterator)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
             self._fail(parent, error)
             return
         parent.iterator = iterator
@@ -153,7 +152,7 @@ class ExpandOperator(StageOperator):
                     break
                 self._check_count(parent.family, len(values) + 1)
                 values.append(value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - user code; it becomes the row's failure
             broken = error
         if values:
             self._emit_children(parent.family, values)
@@ -164,8 +163,8 @@ class ExpandOperator(StageOperator):
     def _check_count(self, family: Family, more: int) -> None:
         if family.size + more > self._max_children:
             raise LimitExceededError(
-                f"node {self.node.id!r}: a row has more than {self._max_children} children; raise max_children, or "
-                "split the record before",
+                f"node {self.node.id!r}: a row has more than {self._max_children} children; "
+                "raise max_children, or split the record before",
                 node=self.node.id,
                 max_children=self._max_children,
             )
@@ -195,9 +194,7 @@ class ExpandOperator(StageOperator):
         return True
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        """The one place a pulled parent ends, however its task did, cancelled before its first step
-        included.
-        """
+        """The one place a pulled parent ends, even when its task was cancelled before its first step."""
         parent = self._tasks.pop(task)
         error = None if task.cancelled() else task.exception()
         if self.kernel.closed:
@@ -231,9 +228,7 @@ class ExpandOperator(StageOperator):
 
     def _note_failure(self, parent: _Parent, error: BaseException) -> None:
         kernel, family = self.kernel, parent.family
-        family.failure = kernel.failed(
-            self.node.id, family.parent, family.row, error, started=parent.started
-        )
+        family.failure = kernel.failed(self.node.id, family.parent, family.row, error, started=parent.started)
         if self.node.id not in kernel.handled or kernel.closed:
             return
         # For the error port the failed record is one more child, absent for its own failure.

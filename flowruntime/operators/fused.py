@@ -63,21 +63,24 @@ class FusedOperator(StageOperator):
             return
         gone_listed = run is self._lean and self._lists_gone
         if not failures and frame.failed is None:
-            for edge, column, output in zip(self.edges, columns, self._fused.outputs, strict=True):
-                if column is None:
-                    edge.emit(Frame(frame.opened, [], [], frame.covers))
-                else:
-                    values, rows = column
-                    if gone_listed:
-                        edge.emit(Frame(frame.opened, values, frame.rows, frame.covers, None, rows or None))
-                    elif output.may_drop:
-                        edge.emit(Frame(frame.opened, values, rows, frame.covers))
-                    else:
-                        edge.emit(Frame(frame.opened, values, frame.rows, frame.covers))
+            self._emit_unharmed(frame, columns, gone_listed=gone_listed)
             return
         if gone_listed:
             columns = [self._kept(frame, failures, *column) for column in columns]
         self._emit_with_failures(frame, columns, failures)
+
+    def _emit_unharmed(self, frame: Frame[Any], columns: list[Any], *, gone_listed: bool) -> None:
+        """No row of the frame has failed, here or before: the fast path."""
+        opened, covers = frame.opened, frame.covers
+        for edge, column, output in zip(self.edges, columns, self._fused.outputs, strict=True):
+            if column is None:
+                edge.emit(Frame(opened, [], [], covers))
+                continue
+            values, rows = column
+            if gone_listed:
+                edge.emit(Frame(opened, values, frame.rows, covers, None, rows or None))
+            else:
+                edge.emit(Frame(opened, values, rows if output.may_drop else frame.rows, covers))
 
     def _kept(
         self, frame: Frame[Any], failures: dict[int, dict[int, Failure]], values: list[Any], gone: list[int]
@@ -143,8 +146,9 @@ class FusedOperator(StageOperator):
         came_in: dict[int, Failure],
         output: Output,
     ) -> Frame[Any]:
-        """The rows that failed at one node, or on a connection into it, as error records; all others are
-        dropped here or failed elsewhere.
+        """The rows that failed at one node, or on a connection into it, as error records.
+
+        All others are dropped here, or failed elsewhere.
         """
         found: dict[int, Failure] = {}
         others: dict[int, Failure] = {}

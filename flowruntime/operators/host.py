@@ -1,5 +1,4 @@
-"""What operators need of whoever runs them, as protocols: so that this package knows nothing of workers and
-runs.
+"""What operators need of whoever runs them, as protocols: they know nothing of workers and runs.
 
 Owns: `Host`, `Telemetry`, `Caller`. Does not own: the implementations (flowruntime.execute).
 """

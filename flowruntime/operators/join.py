@@ -87,9 +87,7 @@ class JoinOperator(StageOperator):
     # --- frames that come whole -----------------------------------------------------------------------
 
     def _take_whole(self, slot: int, frame: Frame[Any]) -> bool:
-        """Join column by column when every input brings the whole frame with all rows; False: go row by
-        row.
-        """
+        """Join column by column when every input brings all rows in one frame; False: go row by row."""
         opened = frame.opened
         if opened in self._cells:
             return False
@@ -211,7 +209,7 @@ class JoinOperator(StageOperator):
         for slot in self._outer_slots:
             outer, outer_row = opened, row
             for _ in range(self._steps_up[slot]):
-                assert outer.parents is not None
+                assert outer.parents is not None  # noqa: S101 - the plan has counted the scopes between
                 outer, outer_row = outer.parents[outer_row]
             kept = self._kept(outer, slot, outer_row)
             if kept.value is _UNKNOWN:

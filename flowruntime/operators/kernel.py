@@ -1,12 +1,10 @@
-"""What the operators of one chain share: opening frames, settling rows, reporting failures, telling who
-listens.
+"""What the operators of one chain share: opening frames, settling rows, reporting failures.
 
 Owns: `Kernel`, and `Listener`, what the chain's driver (a task, or a request chain) must answer.
 Does not own: reading, committing, policies of a run (flowruntime.execute).
 
 Always holds: settling a row never pushes rows; every failure is counted and reported once; after `close`
-nothing that
-still comes in is worked on.
+nothing that still comes in is worked on.
 """
 
 from __future__ import annotations
@@ -90,9 +88,7 @@ class Kernel:
     def open_child(
         self, scope: Scope, parents: Sequence[tuple[Opened, int]], child_settled: ChildSettled
     ) -> Opened:
-        """A frame of an inner scope; its rows are charged without waiting and give their credit back when
-        settled.
-        """
+        """A frame of an inner scope: its rows are charged without waiting, and released when settled."""
         size = len(parents)
         opened = Opened(scope.id, self._next(scope.id), size, parents=parents)
         budget = self.worker.budget
@@ -132,6 +128,11 @@ class Kernel:
         """Count and report a failed row, and stop the workflow where its policy says so.
 
         Args:
+            node_id: the node it failed at.
+            opened: the row's frame.
+            row: in that frame.
+            error: what the node raised, or the engine in its place.
+            attempts: how many were made, this one included.
             started: when the node began on it, Unix seconds; 0.0 when nobody asked, or it never began.
         """
         failure = Failure(node_id, error, attempts)

@@ -33,6 +33,12 @@ class _Seen:
         self.emitted = False
         self.failure: Failure | None = None
 
+    def emit(self, opened: Opened, row: int) -> None:
+        """One branch has brought the value."""
+        if self.emitted:
+            raise EngineError(f"two branches that were proved exclusive both gave row {row} of {opened!r}")
+        self.emitted = True
+
 
 class MergeOperator(StageOperator):
     """Inputs of one scope that the plan has proved exclusive."""
@@ -56,16 +62,10 @@ class MergeOperator(StageOperator):
         complete: list[int] = []
         reasons: dict[int, Failure] = {}
         for row in frame.covered:
-            seen = seen_rows.get(row)
-            if seen is None:
-                seen = seen_rows[row] = _Seen()
+            seen = seen_rows.get(row) or seen_rows.setdefault(row, _Seen())
             seen.covers += 1
             if row in present:
-                if seen.emitted:
-                    raise EngineError(
-                        f"two branches that were proved exclusive both gave row {row} of {opened!r}"
-                    )
-                seen.emitted = True
+                seen.emit(opened, row)
                 values.append(present[row])
                 rows.append(row)
                 covers.append(row)
@@ -81,16 +81,7 @@ class MergeOperator(StageOperator):
         if not seen_rows:
             del self._rows[opened]
         if covers:
-            whole = len(covers) == opened.size
-            self.emit(
-                Frame(
-                    opened,
-                    values,
-                    None if whole and len(rows) == opened.size else rows,
-                    None if whole else covers,
-                    reasons or None,
-                )
-            )
+            self.emit(_part(opened, values, rows, covers, reasons))
         if complete:
             # A branch may still have been at work on a row another one gave: only now is it done with.
             opened.ledger.cover(complete)
@@ -100,3 +91,17 @@ class MergeOperator(StageOperator):
 
     def statistics(self) -> dict[str, Any]:
         return {"in_flight": sum(map(len, self._rows.values()))}
+
+
+def _part(
+    opened: Opened, values: list[Any], rows: list[int], covers: list[int], reasons: dict[int, Failure]
+) -> Frame[Any]:
+    """What leaves, said as briefly as a frame can."""
+    whole = len(covers) == opened.size
+    return Frame(
+        opened,
+        values,
+        None if whole and len(rows) == opened.size else rows,
+        None if whole else covers,
+        reasons or None,
+    )

@@ -25,7 +25,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from flowcore.errors import ContractError, NodeTimeoutError, RunError
 from flowcore.frame import End, Frame, Opened, Record, Signal
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.base import StageOperator, absent_rows, node_of
 from flowruntime.operators.gate import Gate, Generation
 
 if TYPE_CHECKING:
@@ -74,10 +74,9 @@ class OpaqueOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, transform: Any) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self.node = stage.node
-        self._explicit = stage.node.node.settles == "explicit"
-        timeout = stage.node.policies.timeout
+        self.node = node_of(stage)
+        self._explicit = self.node.node.settles == "explicit"
+        timeout = self.node.policies.timeout
         self._timeout_s = None if timeout is None else timeout.total_seconds()
         self._observers: list[abc.ObserverBase[Record[Any]]] = []
         self._open: set[_Origin] = set()
@@ -150,7 +149,8 @@ class OpaqueOperator(StageOperator):
         if not isinstance(item, Record):
             self._on_error(
                 ContractError(
-                    f"operator {self.node.id!r} emitted a {type(item).__name__}, not a Record; use record.with_value(...)",
+                    f"operator {self.node.id!r} emitted a {type(item).__name__}, not a Record; "
+                    "use record.with_value(...)",
                     node=self.node.id,
                 )
             )
@@ -169,8 +169,8 @@ class OpaqueOperator(StageOperator):
         if self._explicit and origin.covered:
             self._on_error(
                 ContractError(
-                    f"operator {self.node.id!r} emitted for a row that was settled already; answer each Record once, "
-                    "or emit all of its Records before the last is settled",
+                    f"operator {self.node.id!r} emitted for a row that was settled already; "
+                    "answer each Record once, or emit all of its Records before the last is settled",
                     node=self.node.id,
                 )
             )
@@ -275,8 +275,8 @@ class OpaqueOperator(StageOperator):
         if threading.get_ident() == self._thread:
             return True
         error = ContractError(
-            f"operator {self.node.id!r} {what} on another thread than the event loop's; give its time operators no "
-            "scheduler of their own, or observe_on the loop's",
+            f"operator {self.node.id!r} {what} on another thread than the event loop's; "
+            "give its time operators no scheduler of their own, or observe_on the loop's",
             node=self.node.id,
         )
         self.kernel.loop.call_soon_threadsafe(self._on_error, error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.definition import ConnectorDefinition
 from flowcore.frame import Frame, Signal
-from flowruntime.operators.base import StageOperator
+from flowruntime.operators.base import StageOperator, node_of
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Reached:
-    """What of one record reached the ends: (end, port, frame, row, value), `many` where rows were made of it."""
+    """What of one record reached the ends: (end, port, frame, row, value); `many`: it became several rows."""
 
     __slots__ = ("items", "many")
 
@@ -30,7 +30,7 @@ class Reached:
         self.many = False
 
     def by_end(self) -> dict[str, Any]:
-        """By end: its value, a mapping by port when it has several, a list when the record became several rows."""
+        """By end: its value; a mapping by port when it has several, a list when there are several rows."""
         if len(self.items) == 1 and not self.many:
             end, port, _, _, value = self.items[0]
             return {end: value if port == "out" else {port: value}}
@@ -53,8 +53,7 @@ class OutcomeOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, ports: list[str]) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self._end = stage.node.id.removeprefix("$end.")
+        self._end = node_of(stage).id.removeprefix("$end.")
         self._ports = ports
         """By input: the port of the end that feeds it."""
 

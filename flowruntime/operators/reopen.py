@@ -1,5 +1,4 @@
-"""The reopen stage: connections that may all carry a value for one row meet; each value becomes a row of a
-new scope.
+"""The reopen stage: connections that may all carry one row meet; each value becomes a row of a new scope.
 
     edge a     1 2
     edge b     1 .
@@ -97,7 +96,7 @@ class ReopenOperator(StageOperator):
 
 def cover_parents(opened: Opened, rows: Sequence[int]) -> None:
     """Each settled row covers its parent once."""
-    assert opened.parents is not None
+    assert opened.parents is not None  # noqa: S101 - every frame of an inner scope has them
     by_parent: dict[Opened, list[int]] = {}
     for row in rows:
         parent, parent_row = opened.parents[row]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Frame, Opened, Signal
-from flowruntime.operators.base import StageOperator
+from flowruntime.operators.base import StageOperator, node_of
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -34,7 +34,7 @@ class SinkOperator(StageOperator):
         if not frame.values:
             frame.opened.ledger.cover(frame.covers)
             return
-        # Rows without a value are covered with the others, when these are written: one step for the whole part.
+        # Rows without a value are covered with the others, when these are written: one step for all.
         self.kernel.in_progress += len(frame.values)
         self._writer.put(self.kernel, frame)
 
@@ -46,14 +46,11 @@ class SinkOperator(StageOperator):
 
 
 class CaptureOperator(StageOperator):
-    """Stands in for a sink when a request brought its own values: rows are kept in the result, nothing is
-    written.
-    """
+    """Stands in for a sink when a request brought its own values: rows go to the result, none is written."""
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
-        kernel, node = self.kernel, self.stage.node
-        assert node is not None
+        kernel, node = self.kernel, node_of(self.stage)
         if kernel.closed:
             return
         for row, value in zip(frame.present, frame.values, strict=True):

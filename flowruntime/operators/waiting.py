@@ -8,8 +8,7 @@ Backpressures   by credit: what waits here is unsettled, so the source is not gi
 Completes when  the input has ended and the last row has left.
 Fails when      never: an exception becomes the row's failure.
 Holds           the unsettled rows, bounded by the worker's budget; for `by_key` at most `max_queued_per_key`
-                of one key
-                before further rows of that key fail.
+                of one key before further rows of that key fail.
 """
 
 from __future__ import annotations
@@ -18,17 +17,16 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flowcore.errors import CancelledRowError, ContractError, LimitExceededError
-from flowcore.frame import End, Failure, Frame, Opened, Signal
+from flowcore.errors import CancelledRowError, LimitExceededError
+from flowcore.frame import Failure, Frame, Opened, Signal
 from flowruntime.compile.sentinels import ABSENT
 from flowruntime.flowcontrol.pool import Job, Lane
-from flowruntime.operators.base import StageOperator, absent_rows
+from flowruntime.operators.base import StageOperator, absent_rows, node_of
 from flowruntime.operators.gate import Gate
 
 if TYPE_CHECKING:
     from flowcore.policies import Order
     from flowruntime.compile.plan import Stage
-    from flowruntime.compile.resolved import ResolvedNode
     from flowruntime.flowcontrol.pool import StagePool
     from flowruntime.operators.kernel import Kernel
 
@@ -38,8 +36,7 @@ class WaitingOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
         super().__init__(kernel, stage)
-        assert stage.node is not None
-        self.node: ResolvedNode = stage.node
+        self.node = node_of(stage)
         self.pool = pool
         self.lane = Lane(self)
         self._order = order
@@ -113,7 +110,7 @@ class WaitingOperator(StageOperator):
         try:
             job.key = self._key_of(job)
             waiting = self._keys.get(job.key)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a user's expression, or a key that cannot be hashed
             job.error = error
             job.key = ABSENT
             self.finished(job)
@@ -164,9 +161,7 @@ class WaitingOperator(StageOperator):
         self.kernel.crash(error)
 
     def finished(self, job: Job) -> None:
-        """A job has its result, error, or was cancelled. Reported now, emitted with others of this loop
-        turn.
-        """
+        """A job has its result or error, or was cancelled: reported now, emitted when the loop turn ends."""
         job.done = True
         kernel = self.kernel
         if kernel.closed:
@@ -200,9 +195,7 @@ class WaitingOperator(StageOperator):
             job.error = oversize(job.result, self._max_bytes, node_id)
         if job.error is not None:
             started = job.extra if isinstance(job.extra, float) else 0.0
-            job.result = kernel.failed(
-                node_id, job.opened, job.row, job.error, job.attempt, started=started
-            )
+            job.result = kernel.failed(node_id, job.opened, job.row, job.error, job.attempt, started=started)
             return
         counts.completed += 1
         if self._is_filter:
@@ -239,7 +232,7 @@ class WaitingOperator(StageOperator):
         while start < len(ready):
             opened = ready[start].opened
             end = start + 1
-            # Rows that came out of order, and leave in the order they came, need a part each time they step back.
+            # Rows that leave in the order they came need a part of their own each time they step back.
             while end < len(ready) and ready[end].opened is opened and ready[end].row > ready[end - 1].row:
                 end += 1
             self._emit_part(opened, ready[start:end])
@@ -334,143 +327,3 @@ def oversize(value: Any, most: int, node_id: str) -> LimitExceededError | None:
         size_bytes=size,
         max_output_bytes=most,
     )
-
-
-class BatchingOperator(WaitingOperator):
-    """Several rows per job, up to `batch.max_items`; a lingering batch is filled for at most
-    `batch.linger`.
-    """
-
-    def __init__(self, kernel: Kernel, stage: Stage, pool: StagePool, order: Order) -> None:
-        super().__init__(kernel, stage, pool, order)
-        batch = self.node.policies.batch
-        assert batch is not None
-        self._max_items = batch.max_items
-        self._linger_s = batch.linger.total_seconds()
-        self._gathering: list[Job] = []
-        self._timer: Any = None
-        self._release_due = False
-        self._closing = False
-        self._batch_lane = Lane(_BatchOwner(self))
-
-    def submit(self, job: Job) -> None:
-        self._gathering.append(job)
-        if len(self._gathering) >= self._max_items:
-            self.release()
-        elif self._linger_s > 0:
-            if self._timer is None:
-                self._timer = self.kernel.loop.call_later(self._linger_s, self.release)
-        elif not self._release_due:
-            self._release_due = True
-            self.kernel.loop.call_soon(self.release)
-
-    def release(self) -> None:
-        """Send what has gathered, in batches; a short one goes on gathering while another waits for its
-        turn.
-        """
-        self._release_due = False
-        if self._batch_lane.queued and len(self._gathering) < self._max_items and not self._closing:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        gathered = [job for job in self._gathering if not job.cancelled]
-        self._gathering = []
-        for start in range(0, len(gathered), self._max_items):
-            members = gathered[start : start + self._max_items]
-            batch = Job(self._batch_lane, members[0].opened, members[0].row, [job.value for job in members])
-            batch.extra = members
-            self.pool.submit(batch)
-
-    def batch_started(self, batch: Job) -> None:
-        for job in batch.extra:
-            job.attempt = batch.attempt
-            if batch.attempt == 1:
-                self.started(job)
-
-    def batch_retrying(self, batch: Job, error: BaseException, delay_s: float) -> None:
-        for job in batch.extra:
-            self.retrying(job, error, delay_s)
-
-    def batch_finished(self, batch: Job) -> None:
-        """Hand each row its result; an exception in the place of a result fails that row alone."""
-        members: list[Job] = batch.extra
-        for index, job in enumerate(members):
-            if job.done:
-                continue
-            if batch.cancelled or job.cancelled:
-                job.cancelled = True
-            elif batch.error is not None:
-                job.error = batch.error
-            else:
-                result = batch.result[index]
-                if isinstance(result, Exception):
-                    job.error = result
-                elif isinstance(result, BaseException):
-                    job.error = ContractError(
-                        f"batch node {self.node.id!r} returned {type(result).__name__} for a row",
-                        node=self.node.id,
-                    )
-                else:
-                    job.result = result
-            self.finished(job)
-        if self._gathering and not self._release_due:
-            self._release_due = True
-            self.kernel.loop.call_soon(self.release)
-
-    def signal(self, signal: Signal) -> None:
-        self._closing = True
-        self.release()
-        self._closing = isinstance(signal, End)
-        super().signal(signal)
-
-    def cancel_execution(self, root: Opened, row: int) -> None:
-        super().cancel_execution(root, row)
-        mine = [job for job in self._gathering if job.opened.root(job.row) == (root, row)]
-        for job in mine:
-            self._gathering.remove(job)
-        for batch in [*self._batch_lane.queued, *self._batch_lane.running, *self._batch_lane.backing_off]:
-            mine += [job for job in batch.extra if not job.done and job.opened.root(job.row) == (root, row)]
-        for job in mine:
-            # The answer of a shared call is thrown away; the call itself ends when all its rows are gone.
-            job.cancelled = True
-            self.finished(job)
-        for batch in [*self._batch_lane.queued, *self._batch_lane.running, *self._batch_lane.backing_off]:
-            if all(job.done for job in batch.extra):
-                self.pool.cancel(batch)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._gathering = []
-        super().close()
-        self.pool.cancel_where(self._batch_lane, lambda _: True)
-
-    def statistics(self) -> dict[str, Any]:
-        figures, lane = super().statistics(), self._batch_lane
-        return {
-            **figures,
-            "in_flight": sum(len(batch.extra) for batch in lane.running),
-            "queued": figures["queued"] + sum(len(batch.extra) for batch in lane.queued),
-            "gathering": len(self._gathering),
-        }
-
-
-class _BatchOwner:
-    """What the pool tells of batches."""
-
-    def __init__(self, operator: BatchingOperator) -> None:
-        self._operator = operator
-
-    def started(self, job: Job) -> None:
-        self._operator.batch_started(job)
-
-    def crashed(self, error: BaseException) -> None:
-        self._operator.crashed(error)
-
-    def finished(self, job: Job) -> None:
-        self._operator.batch_finished(job)
-
-    def retrying(self, job: Job, error: BaseException, delay_s: float) -> None:
-        self._operator.batch_retrying(job, error, delay_s)

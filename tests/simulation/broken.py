@@ -15,10 +15,10 @@ from flowcore.settlement import Ledger
 from flowruntime.execute.task import SourceTask
 from flowruntime.flowcontrol.writer import SinkWriter
 from flowruntime.operators import join
+from flowruntime.operators.batching import BatchingOperator
 from flowruntime.operators.expand import ExpandOperator
 from flowruntime.operators.family import Family
 from flowruntime.operators.kernel import Kernel
-from flowruntime.operators.waiting import BatchingOperator
 
 
 @contextmanager

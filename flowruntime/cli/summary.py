@@ -43,7 +43,8 @@ def result_json(result: RunResult, ends: Collection[str] | None = None) -> str:
 
     Args:
         result: of a request or a run.
-        ends: the nodes whose outputs are wanted, with the outcomes of those that did not complete; None: everything.
+        ends: the nodes whose outputs are wanted, with the outcomes of those that did not complete;
+            None: everything.
     """
     whole = result.to_data()
     data = plain_payload(whole if ends is None else _brief(whole, ends))

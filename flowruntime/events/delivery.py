@@ -115,7 +115,7 @@ class Delivery(Owner):
         for receiver in route:
             try:
                 receiver.deliver(stamped)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a subscriber's code: it alone falls
                 self._isolate(receiver, f"{type(event).__name__} seq {stamped.seq}", error)
 
     def _deliver_nested(self) -> None:
@@ -157,5 +157,5 @@ class Delivery(Owner):
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber.skip(gap)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a subscriber's code: it alone falls
                 self._isolate(subscriber, "a gap", error)

@@ -115,5 +115,5 @@ class Listener(Subscriber):
             return
         try:
             on_end(error)
-        except Exception as broken:
+        except Exception as broken:  # noqa: BLE001 - a subscriber's code: it alone falls
             self._owner.fell(self, "raised", f"its on_end raised {type(broken).__name__}: {broken}")

@@ -110,9 +110,7 @@ class Execution:
         """An expanding node gave one child; the row is not finished by that."""
         self.node(node_id).values.append((order, value))
 
-    def failed(
-        self, node_id: str, failure: Failure, started: float, ended: float, *, handled: bool
-    ) -> None:
+    def failed(self, node_id: str, failure: Failure, started: float, ended: float, *, handled: bool) -> None:
         seen = self.node(node_id)
         seen.started = seen.started or started
         seen.ended = ended

@@ -76,9 +76,7 @@ class IterableReader:
         return Rows(values) if values else None
 
     def _read_sync(self, items: Iterator[Any], most: int) -> list[Any]:
-        """What the iterator has; when it raises, what it gave before comes first and the error with the next
-        read.
-        """
+        """What the iterator has; when it raises, what it gave before comes first, the error next time."""
         if self._fault is not None:
             raise self._fault
         values: list[Any] = []
@@ -92,7 +90,7 @@ class IterableReader:
 
     async def _read_async(self) -> list[Any]:
         if self._pending is None:
-            assert self._async is not None
+            assert self._async is not None  # noqa: S101 - one of the two is there
             self._pending = asyncio.ensure_future(_next(self._async))
         try:
             # A cancelled read must not lose the item that is on its way.

@@ -56,9 +56,7 @@ class Partitions:
         drained = asyncio.create_task(self._drained.wait(), name="flow drain")
         try:
             while upcoming is not None or self._running:
-                waiting: set[asyncio.Task[Any]] = {
-                    work for _, work in self._running.values()
-                }
+                waiting: set[asyncio.Task[Any]] = {work for _, work in self._running.values()}
                 waiting |= {task for task in (upcoming, drained) if task is not None and not task.done()}
                 if upcoming is None or not upcoming.done():
                     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

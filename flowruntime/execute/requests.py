@@ -149,7 +149,7 @@ class RequestChain:
     async def _until_ended(self, execution: Execution) -> bool:
         """Wait for the end. True: the caller was cancelled meanwhile, and the execution with it."""
         interrupted = False
-        assert execution.future is not None
+        assert execution.future is not None  # noqa: S101 - made before the row was pushed
         while not execution.future.done():
             try:
                 await asyncio.shield(execution.future)

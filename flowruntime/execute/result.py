@@ -200,6 +200,10 @@ def result_of(
     """The result of a request.
 
     Args:
+        execution: with all of its nodes done or given up.
+        plan: it ran by.
+        workflow_id: of the runtime's.
+        ended: when the last row was settled, Unix seconds.
         error: what ended the whole request (its deadline, the engine), beside what its nodes did.
         cancelled: the reason, when it was cancelled from outside.
     """

@@ -46,8 +46,8 @@ class SecretStore:
         text = self._text(name)
         if text is None:
             raise SecretNotFoundError(
-                f"secret {name!r} is not set; set the environment variable {name}, or {name}_FILE to the path of a "
-                f"file that holds it, or put it into {self._folder / name}",
+                f"secret {name!r} is not set; set the environment variable {name}, or {name}_FILE to the "
+                f"path of a file that holds it, or put it into {self._folder / name}",
                 name=name,
             )
         secret = Secret(text, name=name)

@@ -1,7 +1,7 @@
 """`rt.stream`: a continuous run whose source is an iterable, with one outcome per item.
 
-Owns: preparing the workflow (a source for its open ports, an outcome stage behind every end), the order of outcomes,
-ending the run with its consumer.
+Owns: preparing the workflow (a source for its open ports, an outcome stage behind every end), the order of
+outcomes, ending the run with its consumer.
 Does not own: the run, taking items (iterables), collecting values (flowruntime.operators.outcome).
 
 Always holds: every item taken from the iterable has exactly one outcome, unless the consumer leaves; at most
@@ -137,8 +137,8 @@ async def stream_items(
         result = await run.wait()
         if not result.ok and result.cause is not None:
             raise RunFailedError(
-                f"the stream of workflow {graph.name!r} stopped: {result.cause}; set on_error: continue to get failed "
-                "items as outcomes",
+                f"the stream of workflow {graph.name!r} stopped: {result.cause}; "
+                "set on_error: continue to get failed items as outcomes",
                 result=result,
             ) from result.cause
     finally:
@@ -174,7 +174,8 @@ def with_source(graph: ResolvedGraph) -> tuple[ResolvedGraph, str]:
             [
                 Problem(
                     path="nodes",
-                    message=f"a stream of items feeds one source, but there are {len(sources)}: {', '.join(sources)}",
+                    message=f"a stream of items feeds one source, but there are {len(sources)}: "
+                    + ", ".join(sources),
                     remedy="run it with rt.start(workflow, sources={...})",
                 )
             ]
@@ -199,7 +200,8 @@ def with_source(graph: ResolvedGraph) -> tuple[ResolvedGraph, str]:
 def with_outcomes(graph: ResolvedGraph, *, write: bool) -> tuple[ResolvedGraph, list[str]]:
     """The graph with an outcome stage behind every end; and the ends, in order of declaration.
 
-    An end is a node nothing follows. A sink is one, too: it is replaced, or with `write` observed beside its writing.
+    An end is a node nothing follows. A sink is one, too: it is replaced, or with `write` observed beside its
+    writing.
     """
     senders = {connection.from_node for connection in graph.connections if connection.kind != "error"}
     ends = [node_id for node_id in graph.nodes if node_id not in senders]

@@ -53,9 +53,10 @@ class SourceTask:
         partition: as the source named it.
         reader: opened at the committed position.
         program: lowered for this source.
-        on_settled: told of settled root records; what reached the ends, and their failures, are kept until then.
-        save: keeps a committed position, for sources whose system does not; None: the reader's own commit is
-            enough.
+        on_settled: told of settled root records; what reached the ends, and their failures, are kept until
+            then.
+        save: keeps a committed position, for sources whose system does not; None: the reader's own commit
+            is enough.
     """
 
     def __init__(
@@ -193,8 +194,8 @@ class SourceTask:
         size = len(rows.values)
         if size > allowed or size == 0:
             raise ContractError(
-                f"source {self.node.id!r} gave {size} rows for a credit of {allowed}; a reader waits for at least one "
-                "row and never gives more than its credit",
+                f"source {self.node.id!r} gave {size} rows for a credit of {allowed}; "
+                "a reader waits for at least one row and never gives more than its credit",
                 node=self.node.id,
                 rows=size,
                 credit=allowed,

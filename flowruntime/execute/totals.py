@@ -1,6 +1,7 @@
 """Rows by node and outcome over the life of a runtime, as metrics: nothing is counted twice for it.
 
-Owns: `RowTotals`: the series `flow_rows_total` and `flow_in_flight_rows`, read from the counters that runs keep anyway.
+Owns: `RowTotals`: the series `flow_rows_total` and `flow_in_flight_rows`, read from the counters that runs
+keep anyway.
 Does not own: exporting them (flowruntime.telemetry).
 
 Cost: one addition per node when metrics are read; nothing per row.

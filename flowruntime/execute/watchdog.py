@@ -97,7 +97,7 @@ class Watchdog:
             blocked_s = time.monotonic() - beat
             if blocked_s < self._threshold_s or self._found is not None:
                 continue
-            frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - the documented way to another thread's stack
+            frame = _stack_of(self._loop_thread)
             if frame is None or self._beat != beat:
                 continue
             node = self._node_on(frame)
@@ -108,8 +108,8 @@ class Watchdog:
             self._found = (node, stack)
             name = f"node {node!r}" if node is not None else "code outside any node"
             self._log(
-                f"the event loop has been blocked for {blocked_s:.2f} s by {name}; make it a coroutine, or offload it to a "
-                f"thread or process\n{stack}",
+                f"the event loop has been blocked for {blocked_s:.2f} s by {name}; "
+                f"make it a coroutine, or offload it to a thread or process\n{stack}",
                 "warning",
                 {"node": node, "blocked_s": round(blocked_s, 3)},
             )
@@ -122,6 +122,12 @@ class Watchdog:
                 return node
             here = here.f_back
         return None
+
+
+def _stack_of(thread: int) -> FrameType | None:
+    """What another thread runs now; the documented way to it has an underscore in its name."""
+    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see above
+    return frames.get(thread)
 
 
 def _waits_in_selector(frame: FrameType) -> bool:

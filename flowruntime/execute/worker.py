@@ -114,8 +114,7 @@ class Worker:
             if not self.captures and definition is not OUTCOME:
                 await self._open_sink(node)
             return
-        assert isinstance(definition, NodeDefinition)
-        if definition.kind == "operator":
+        if not isinstance(definition, NodeDefinition) or definition.kind == "operator":
             return
         instance: Any = definition.implementation
         if definition.is_class:
@@ -151,22 +150,21 @@ class Worker:
         except FlowError:
             raise
         except Exception as error:
+            where = f"node {node.id!r} ({node.definition.type})"
             raise NodeFailedError(
-                f"node {node.id!r} ({node.definition.type}) failed to {what}: {type(error).__name__}: {error}",
+                f"{where} failed to {what}: {type(error).__name__}: {error}",
                 node=node.id,
             ) from error
 
     async def aclose(self) -> None:
-        """Stop everything: pools, processes, sinks, nodes. Idempotent; errors of a shutdown are logged, not
-        raised.
-        """
+        """Stop everything: pools, processes, sinks, nodes. Idempotent; its errors are logged, not raised."""
         pools, self.pools = self.pools, {}
         for node_id, stuck in zip(
             pools, await asyncio.gather(*(pool.aclose() for pool in pools.values())), strict=True
         ):
             if stuck:
                 self.services.log(
-                    f"node {node_id!r} does not end: {stuck} of its calls still run, they swallow their cancellation",
+                    f"node {node_id!r} does not end: {stuck} of its calls still run and swallow cancellation",
                     "error",
                     {"node": node_id, "workflow": self.workflow_id},
                 )
@@ -182,7 +180,7 @@ class Worker:
     async def _closing(self, node_id: str, what: str, awaitable: Any) -> None:
         try:
             await awaitable
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - user code; the others are still to be closed
             self.services.log(
                 f"node {node_id!r} failed to {what}: {type(error).__name__}: {error}",
                 "error",

@@ -203,7 +203,7 @@ class EventSpans:
 
     def _end_unfinished(self) -> None:
         _, span = self._open.popitem(last=False)
-        span.set_attribute("flow.unfinished", True)
+        span.set_attribute("flow.unfinished", value=True)
         span.end()
 
 

@@ -147,7 +147,7 @@ class _Standalone:
 class StandaloneNodeContext(_Standalone):
     """A `NodeContext` for calling a node in a test: `await lookup("1.2.3.4", StandaloneNodeContext())`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per attribute
         self,
         *,
         node_id: str = "node",

@@ -400,13 +400,14 @@ class _Record:
         self.found.causes[node.id] |= gone.causes
 
     def _leave(self, node: NodeDecl) -> None:
-        """Count the rows no branch of a port took, and those that went one of several ways that leads nowhere."""
+        """Count the rows no branch of a port took, and those that went a way that leads nowhere."""
         leaving = [conn for conn in self.ref.out_of[node.id] if conn.kind != "error"]
         for port in PALETTE[node.kind].outputs:
             mine = [conn for conn in leaving if conn.from_port == port]
             if PALETTE[node.kind].exclusive and leaving and not mine:
-                states = self.state[node.id].values()
-                self.found.unrouted[node.id] += sum(not isinstance(state, Gone) and port in state for state in states)
+                self.found.unrouted[node.id] += sum(
+                    not isinstance(state, Gone) and port in state for state in self.state[node.id].values()
+                )
             branches = [conn for conn in mine if conn.when is not None]
             if not branches or any(conn.otherwise for conn in mine):
                 continue

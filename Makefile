@@ -99,9 +99,11 @@ bench: $(DEV) ## every benchmark against its peers, results into benchmarks/resu
 	@echo "== benchmarks"
 	@$(BIN)/python -m benchmarks
 
-docs: $(DEV) ## API reference from the docstrings, into docs/reference
+docs: $(DEV) ## API reference and node catalogue, into docs/reference
 	@echo "== API reference"
 	@$(BIN)/python scripts/reference.py docs/reference
+	@echo "== node catalogue"
+	@$(BIN)/python scripts/catalogue.py docs/reference/nodes.md
 
 dist: $(DEV) ## sdist and wheel into dist
 	@echo "== dist"

@@ -4,8 +4,7 @@ Owns: `RequestChain`: executions, their deadline and cancellation, request credi
 Does not own: caching chains (flowruntime.runtime), reading the inputs a user gave (inputs).
 
 Always holds: every execution ends exactly once, and only when nothing of it is running any more; requests
-never wait for
-each other but for request credit, first come first served.
+never wait for each other but for request credit, first come first served.
 """
 
 from __future__ import annotations

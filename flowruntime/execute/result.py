@@ -4,8 +4,7 @@ Owns: `RunResult`, `NodeOutcome`, `StreamOutcome` and making them from what was 
 Does not own: deciding when a run is over.
 
 Always holds: a result with a failed node is never ok; every node of the workflow has an outcome; a skipped
-or cancelled
-one names its cause.
+or cancelled one names its cause.
 """
 
 from __future__ import annotations

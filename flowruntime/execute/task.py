@@ -4,8 +4,7 @@ Owns: `SourceTask`: reading within credit, opening root frames, settlement and c
 Does not own: starting, stopping and judging the run (run), the chain's stages.
 
 Always holds: a row is read only with credit and inside the redelivery window; a position is committed only
-when every
-row before it is settled; the pump gives the loop a turn at least every 5 ms.
+when every row before it is settled; the pump gives the loop a turn at least every 5 ms.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Owns: noticing, finding the node on the loop thread's stack, the log line and th
 Does not own: stopping it; Python cannot.
 
 Always holds: a block longer than `threshold` is logged while it lasts, once per block, and published as
-LoopBlocked when
-the loop is free again.
+LoopBlocked when the loop is free again.
 """
 
 from __future__ import annotations

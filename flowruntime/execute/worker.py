@@ -4,8 +4,7 @@ Owns: node instances and their life cycle, stage pools, limits, the row budget, 
 Does not own: chains (flowruntime.compile.chain), reading sources (task), requests (requests).
 
 Always holds: `initialize` ran once for every instance that serves, `shutdown` runs for each of them,
-whatever happened;
-nothing is running after `aclose`.
+whatever happened; nothing is running after `aclose`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 
 Emits when      every child of a parent is covered here; the list is in the children's order.
 Backpressures   by itself never; a child is answered for when it arrives, its value is then the parent's
-                charge, bounded
-                by `max_children`.
+                charge, bounded by `max_children`.
 Completes when  the input has ended and every family is closed.
 Fails when      never: a parent with a failed child is skipped with that cause.
 Holds           the values of families not yet complete.

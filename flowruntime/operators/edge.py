@@ -4,12 +4,10 @@ Owns: `Edge`, and `Depth`, the chain's count of nested emissions.
 Does not own: what is emitted (operators).
 
 Instead of `reactivex.Subject`: a subject takes a lock and copies its observers per emission, lets one
-raising observer
-starve those after it and reorders re-entrant emissions. An edge has a fixed set of observers, is used on the
-loop
-thread only, and puts an emission in a queue when the chain is nested too deeply, so that a chain of any
-length fits the
-interpreter's stack. Items of one edge arrive in the order of emission.
+raising observer starve those after it and reorders re-entrant emissions. An edge has a fixed set of
+observers, is used on the loop thread only, and puts an emission in a queue when the chain is nested too
+deeply, so that a chain of any length fits the interpreter's stack. Items of one edge arrive in the order of
+emission.
 """
 
 from __future__ import annotations

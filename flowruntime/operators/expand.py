@@ -5,8 +5,7 @@
 
 Emits when      a generator yields, in parts of at most `PART` rows, round robin over parents.
 Backpressures   by a budget of its own: while as many children as the worker's budget allows are unsettled,
-                no generator
-                is pulled; so one record may expand to any number in bounded memory.
+                no generator is pulled; so one record may expand to any number in bounded memory.
 Completes when  the input has ended, every generator is exhausted and every part has left.
 Fails when      never: a generator that raises fails its row; children it had yielded go on.
 Holds           one generator per unfinished parent, the children of one part.

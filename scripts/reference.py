@@ -123,9 +123,7 @@ def build(target: Path) -> int:
     for name, text in pages.items():
         (target / f"{name}.md").write_text(text, encoding="utf-8")
     links = "\n".join(f"- [{name}]({name}.md)" for name in pages)
-    head = (
-        "# API reference\n\nBuilt from the docstrings by `make docs`, like the [node catalogue](nodes.md)."
-    )
+    head = "# API reference\n\nBuilt from the docstrings by `make docs`, like the [node catalogue](nodes.md)."
     (target / "index.md").write_text(f"{head}\n\n{links}\n", encoding="utf-8")
     return len(pages)
 

@@ -45,12 +45,15 @@ def clean(
         raise wrong_kind(
             text, "text", "text.clean", "put transform.coerce before it, or connect a field: node.out.text"
         )
-    if lower:
-        text = text.lower()
     if controls:
         text = _CONTROLS.sub("", text)
     if unicode != "keep":
         text = unicodedata.normalize(unicode, text)
+    if lower:
+        # After the form, because a mathematical letter has no lower case and the letter it stands for has; and
+        # the form again, because lower case may need it.
+        text = text.lower()
+        text = unicodedata.normalize(unicode, text) if unicode != "keep" else text
     if whitespace == "collapse":
         return " ".join(text.split())
     if whitespace == "lines":

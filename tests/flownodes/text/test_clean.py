@@ -1,5 +1,7 @@
 """text.clean."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +54,15 @@ def test_cleaning_twice_changes_nothing_more(
 def test_what_is_no_text_is_refused(value: object) -> None:
     with pytest.raises(WrongKindError, match="needs text"):
         clean(value)  # pyright: ignore[reportArgumentType] - on purpose
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKC", "keep"])
+def test_no_single_character_changes_when_it_is_cleaned_again(form: Literal["NFC", "NFKC", "keep"]) -> None:
+    """Mathematical letters have no lower case of their own; the letters they stand for have."""
+    unstable = [
+        point
+        for point in range(0x110000)
+        if not 0xD800 <= point <= 0xDFFF
+        and clean(once := clean(chr(point), unicode=form, lower=True), unicode=form, lower=True) != once
+    ]
+    assert unstable == []

@@ -50,8 +50,8 @@ def clean(
     if unicode != "keep":
         text = unicodedata.normalize(unicode, text)
     if lower:
-        # After the form, because a mathematical letter has no lower case and the letter it stands for has; and
-        # the form again, because lower case may need it.
+        # After the form: a mathematical letter has no lower case, the letter it stands for has. And the form
+        # again, because lower case may need it.
         text = text.lower()
         text = unicodedata.normalize(unicode, text) if unicode != "keep" else text
     if whitespace == "collapse":

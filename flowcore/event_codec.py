@@ -18,6 +18,7 @@ import msgspec
 from flowcore.errors import RunError
 from flowcore.events import (
     KINDS,
+    MAX_DEPTH,
     ExecutionEvent,
     Gap,
     NodeCompleted,
@@ -31,9 +32,6 @@ from flowcore.values import ValueFormError, encodable
 
 Upcaster: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes the fields of version n, gives those of version n + 1; `kind` and `version` are looked after."""
-
-MAX_DEPTH = 64
-"""Of payloads that are no values; what lies deeper is replaced by a text."""
 
 
 class EventDecodeError(RunError, ValueError):

@@ -23,6 +23,10 @@ NodeEventChannel: TypeAlias = Literal["progress", "log", "token", "data"]
 RunMode: TypeAlias = Literal["request", "stream"]
 
 
+MAX_DEPTH = 64
+"""Of payloads that are no values; what lies deeper is replaced by a text."""
+
+
 class ExecutionEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=True):
     """What every event says of itself. The tag, field `kind` in encoded form, is the name of the class."""
 

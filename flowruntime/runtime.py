@@ -9,7 +9,6 @@ Always holds: after `aclose` nothing of this runtime is running; a workflow is c
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import random
@@ -284,8 +283,11 @@ class FlowRuntime:
         worker = self.make_worker(graph, workflow, captures=captures)
         positions = self._position_store() if on_settled is None else None
         if fresh and positions is not None:
+            from flowruntime.state.positions import position_name
+
             for node_id in programs:
-                await positions.forget(graph.name, node_id)
+                name = position_name(node_id, graph.nodes[node_id].definition.type)
+                await positions.forget(graph.name, name)
         run = Run(
             self.new_id(),
             worker,
@@ -435,6 +437,7 @@ def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> R
     Raises:
         RuntimeError: called on a thread whose event loop is running; use `FlowRuntime.execute` there.
     """
+    import asyncio
 
     async def once() -> RunResult:
         async with FlowRuntime(nodes=nodes) as runtime:

@@ -16,10 +16,15 @@ def map(
     *,
     fields: Annotated[
         Template,
-        Meta(description="the new value: its texts are expressions over `value`; {$literal: x} is x itself"),
+        Meta(
+            description="the new value: its texts are expressions over `value`; {$literal: x} is x itself, "
+            "in a file {$$literal: x}"
+        ),
     ],
 ) -> Any:
     """The value `fields` describes: `{id: value.id, total: "value.price * value.count", by: {$literal: a}}`.
+
+    In a workflow file a key of your own that begins with `$` is written `$$`, so `{$$literal: a}`.
 
     Emits when      every expression has a value.
     Drops           nothing.

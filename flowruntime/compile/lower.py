@@ -48,7 +48,10 @@ _ROWS_CHANGE = ("expand", "collect", "batch", "operator")
 _SCOPE_ENDS = ("sink", "expand", "collect", "batch", "reopen", "operator")
 _FAILED_ROWS = ConnectorDefinition(type="flow.failed", role="source", implementation=None, config_type=None)
 """Stands for the rows of an error port, which no declared node gives."""
-_NEEDS_SAME_ROWS = "join rows that stem from one record; for others use join.window, enrich or collect"
+_NEEDS_SAME_ROWS = (
+    "join rows that stem from one record; turn the rows of one record into a list first (control.collect). "
+    "Joining different streams (by window, or as enrichment) is not there yet"
+)
 
 
 def lower(

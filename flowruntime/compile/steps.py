@@ -91,12 +91,16 @@ class Steps:
         """By index of the connection."""
         self.else_of: dict[int, list[int]] = {}
         """By step of an `else`: the steps of the branches it excludes."""
+        self._may_drop: dict[int, bool] = {}
+        self._branches: dict[tuple[str, str], list[int]] | None = None
         self.unconnected: dict[int, tuple[str, ...]] = {}
         """Of nodes with exclusive outputs: the ports nothing is connected to."""
         self._number_steps()
         self.outputs = [self._output(out) for out in stage.outs]
         self.straight_steps = self._find_straight()
         self.tallies: list[Tally] = []
+        self._tally_of: dict[tuple[int, str], Tally] = {}
+        self._tally_place: dict[tuple[int, str], int] = {}
         self.derived: list[tuple[Step, tuple[int, ...]]] = []
         """Nodes that need no tally: each with the tallies to take away from the frame's size."""
         self._choose_tallies()
@@ -132,18 +136,19 @@ class Steps:
         """Count only what the frame's size does not tell."""
         for step in self.all:
             if step.call is not None and step.call.node.role == "filter":
-                self.tallies.append(Tally(step.index, step.name, "dropped"))
-        self.tallies += [Tally(index, self.all[index].name, "unrouted") for index in self.unconnected]
+                self._add_tally(Tally(step.index, step.name, "dropped"))
+        for index in self.unconnected:
+            self._add_tally(Tally(index, self.all[index].name, "unrouted"))
         for steps in self.branches().values():
             sender = self.all[steps[0]].connection
             if sender is not None:
-                self.tallies.append(Tally(max(steps), sender.from_node, "unrouted"))
+                self._add_tally(Tally(max(steps), sender.from_node, "unrouted"))
         for step in self.all:
             if step.call is None:
                 continue
             takers = self._takers(step)
             if takers is None:
-                self.tallies.append(Tally(step.index, step.name, "completed"))
+                self._add_tally(Tally(step.index, step.name, "completed"))
             else:
                 self.derived.append((step, takers))
 
@@ -165,11 +170,16 @@ class Steps:
                 and len(self.branches()[connection.from_node, connection.from_port]) > 1
             ):
                 return None  # a row this branch did not take may have gone another way
-            found.append(self.tallies.index(tally))
+            found.append(self._tally_place[tally.step, tally.what])
         return tuple(found)
 
     def branches(self) -> dict[tuple[str, str], list[int]]:
-        """Conditional connections of one port that has no `else`, as steps."""
+        """Conditional connections of one port that has no `else`, as steps; found once."""
+        if self._branches is None:
+            self._branches = self._find_branches()
+        return self._branches
+
+    def _find_branches(self) -> dict[tuple[str, str], list[int]]:
         groups: dict[tuple[str, str], list[int]] = {}
         closed: set[tuple[str, str]] = set()
         for step in self.all:
@@ -182,8 +192,13 @@ class Steps:
                 groups.setdefault(port, []).append(step.index)
         return {port: steps for port, steps in groups.items() if port not in closed}
 
+    def _add_tally(self, tally: Tally) -> None:
+        self._tally_place.setdefault((tally.step, tally.what), len(self.tallies))
+        self.tallies.append(tally)
+        self._tally_of.setdefault((tally.step, tally.what), tally)
+
     def tally(self, step: int, what: str) -> Tally | None:
-        return next((tally for tally in self.tallies if tally.step == step and tally.what == what), None)
+        return self._tally_of.get((step, what))
 
     def _wires_by_sender(self) -> dict[str, list[ResolvedConnection]]:
         """Connections read in this stage, by sender, plain ones included, in order of declaration."""
@@ -293,6 +308,12 @@ class Steps:
 
     def may_drop(self, index: int) -> bool:
         """Whether the step may leave a row without a value though nothing failed."""
+        found = self._may_drop.get(index)
+        if found is None:
+            found = self._may_drop[index] = self._find_may_drop(index)
+        return found
+
+    def _find_may_drop(self, index: int) -> bool:
         step = self.all[index]
         if step.connection is not None:
             return (

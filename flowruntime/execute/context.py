@@ -8,7 +8,6 @@ Always holds: a context is made only for code that takes one; its columns are lo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -76,10 +75,14 @@ class _Common:
         return datetime.fromtimestamp(self._services.clock(), UTC)
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        from asyncio import get_running_loop
+
+        return get_running_loop().time()
 
     async def sleep(self, delay: timedelta) -> None:
-        await asyncio.sleep(delay.total_seconds())
+        from asyncio import sleep
+
+        await sleep(delay.total_seconds())
 
     def log(self, message: str, *, level: LogLevel = "info", **fields: object) -> None:
         self._services.log(message, level, {"node": self._node_id, "workflow": self._workflow_id, **fields})

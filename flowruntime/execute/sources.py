@@ -19,6 +19,7 @@ from flowruntime.execute.context import ConnectorContext
 from flowruntime.execute.counts import NodeCounts
 from flowruntime.execute.partitions import Partitions
 from flowruntime.execute.task import Control, SourceTask
+from flowruntime.state.positions import position_name
 
 if TYPE_CHECKING:
     from flowcore.frame import Opened
@@ -127,7 +128,7 @@ class Sources:
         save: Callable[[Any], Any] | None = None
         store = self._store
         if store is not None and source.positions == "runtime":
-            place = (self._worker.graph.name, node.id, partition)
+            place = (self._worker.graph.name, position_name(node.id, node.definition.type), partition)
             resume = await store.load(*place)
             save = partial(store.save, *place)
 

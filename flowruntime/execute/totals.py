@@ -9,7 +9,7 @@ Cost: one addition per node when metrics are read; nothing per row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from flowruntime.execute.counts import NodeCounts
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from flowruntime.telemetry.metrics import Metrics
 
 Counts = Callable[[], Mapping[str, NodeCounts]]
+
+MOST_NODES: Final = 1_000
+"""Nodes with series of their own, over all workflows of a runtime; the others of a workflow share one."""
+
+OTHERS: Final = "(others)"
 
 OUTCOMES: Final = ("completed", "failed", "dropped", "unrouted", "retried", "cancelled")
 
@@ -34,6 +39,7 @@ class RowTotals:
         self._metrics = metrics
         self._in_flight = in_flight
         self._ended: dict[tuple[str, str], NodeCounts] = {}
+        self._others: dict[str, list[str]] = {}
         self._alive: dict[object, tuple[str, Counts]] = {}
 
     def begin(self, owner: object, workflow: str, counts: Counts) -> None:
@@ -46,7 +52,10 @@ class RowTotals:
         for node in counts():
             if not node.startswith("$") and (workflow, node) not in self._ended:
                 self._ended[workflow, node] = NodeCounts()
-                self._register(workflow, node)
+                if len(self._ended) <= MOST_NODES:
+                    self._register(workflow, node, (node,))
+                else:
+                    self._add_other(workflow, node)
 
     def end(self, owner: object) -> None:
         """It has ended: its figures stay in the sums."""
@@ -55,11 +64,19 @@ class RowTotals:
             if (workflow, node) in self._ended:
                 self._ended[workflow, node].add(final)
 
-    def _register(self, workflow: str, node: str) -> None:
+    def _add_other(self, workflow: str, node: str) -> None:
+        """Beyond `MOST_NODES` the nodes of a workflow share a series; their rows are still counted."""
+        others = self._others.get(workflow)
+        if others is None:
+            others = self._others[workflow] = []
+            self._register(workflow, OTHERS, others)
+        others.append(node)
+
+    def _register(self, workflow: str, node: str, members: Sequence[str]) -> None:
         for outcome in OUTCOMES:
 
             def read(outcome: str = outcome) -> float:
-                return self._total(workflow, node, outcome)
+                return sum(self._total(workflow, member, outcome) for member in members)
 
             self._metrics.total(
                 "flow_rows_total",

@@ -18,6 +18,12 @@ import msgspec
 
 from flowcore.errors import SourceError
 
+
+def position_name(node_id: str, node_type: str) -> str:
+    """Under which name a source's positions are kept: another type under an old id does not inherit them."""
+    return f"{node_id}:{node_type}"
+
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (
     workflow TEXT NOT NULL, node TEXT NOT NULL, partition TEXT NOT NULL, position BLOB NOT NULL,

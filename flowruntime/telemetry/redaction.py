@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from flowcore.event_codec import MAX_DEPTH
 from flowcore.events import (
+    MAX_DEPTH,
     ExecutionEvent,
     NodeCompleted,
     NodeSkipped,

@@ -172,7 +172,7 @@ async def test_rows_that_do_not_belong_together_are_refused_with_what_to_use_ins
             await rt.execute(wf, {"top": {"value": [1]}})
     message = str(raised.value)
     assert "'both'" in message
-    for remedy in ("join.window", "enrich", "collect"):
+    for remedy in ("control.collect", "not there yet"):
         assert remedy in message
 
 

@@ -49,3 +49,14 @@ async def test_nothing_is_in_flight_when_all_has_ended() -> None:
         assert [out.value async for out in runtime.stream(_workflow(), [1])] == [2]
         in_flight = [s.value for s in runtime.metrics.snapshot() if s.name == "flow_in_flight_rows"]
     assert in_flight == [0]
+
+
+async def test_a_workflow_of_many_nodes_shares_a_series_instead_of_being_refused() -> None:
+    """Series are bounded; a large workflow must run all the same, and no row may go uncounted."""
+    workflow = Workflow("large")
+    workflow.chain(*(workflow.add(double, id=f"n{index}") for index in range(1_003)))
+    async with FlowRuntime(state_dir=None) as runtime:
+        await runtime.execute(workflow, {"n0": {"x": 0}})
+        totals = _totals(runtime)
+    assert totals["n999", "completed"] == 1
+    assert totals["(others)", "completed"] == 3

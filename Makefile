@@ -27,7 +27,7 @@ DEV := .venv/.flowrx-dev
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 UV_LOCAL := $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 
-.PHONY: help env demo check test test-long test-versions bench docs dist clean
+.PHONY: help env demo check test test-long fuzz test-versions bench docs dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -91,6 +91,9 @@ test: $(DEV) ## quick tests; make test WORKERS=4 for more processes
 test-long: $(DEV) ## seeds, fuzz, differential, the built wheel in a clean environment
 	@echo "== long tests"
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m long
+
+fuzz: $(DEV) ## the properties on examples nobody has seen; prints what to repeat a failure with
+	@$(BIN)/pytest -n $(WORKERS) -m "not long" --hypothesis-profile dev --hypothesis-seed random tests/flowcore tests/flowruntime tests/flownodes tests/connectors
 
 test-versions: $(DEV) ## quick tests under every Python 3.11 to 3.14 of this machine
 	@$(BIN)/python scripts/test_versions.py --uv "$(UV)" --weights "$(WEIGHTS)" --workers $(WORKERS)

@@ -194,23 +194,38 @@ class _Fuser:
 
     def _write_gathers(self, writer: Writer, step: Step, call: Call) -> bool:
         """Arguments made of several values that may be missing; True when an `else:` block is open."""
-        names: list[str] = []
+        failing: list[str] = []
         needed: list[str] = []
         for position, argument in enumerate(call.arguments):
             if isinstance(argument, Coalesce | Collected):
                 name = f"{step.variable}_in{position}"
                 parts = argument.wires if isinstance(argument, Coalesce) else argument.parts
                 sources = ", ".join(self.values.read(part) for part in parts)
-                writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
-                names.append(name)
+                failing.append(self._write_list(writer, name, sources, one=isinstance(argument, Coalesce)))
                 needed.append(f"not {name}")
-        if not names:
+        if not failing:
             return False
-        failed = " or ".join(f"any(x is FAILED for x in {name})" for name in names)
-        writer.line(f"if {failed}: {self._leave(step, 'FAILED')}")
+        writer.line(f"if {' or '.join(failing)}: {self._leave(step, 'FAILED')}")
         writer.line(f"elif {' or '.join(needed)}: {self._leave(step, 'ABSENT')}")
         writer.line("else:")
         return True
+
+    def _write_list(self, writer: Writer, name: str, sources: str, *, one: bool) -> str:
+        """Write the values that are there; the test whether a failure keeps the row away.
+
+        Args:
+            writer: takes the line.
+            name: of the list.
+            sources: what may be there, comma-separated.
+            one: of exclusive branches the value counts, whatever failed on the way of the others; a gathered
+                list is not whole when one has failed.
+        """
+        if not one:
+            writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
+            return f"any(x is FAILED for x in {name})"
+        writer.line(f"{name}_all = [x for x in ({sources},) if x is not ABSENT]")
+        writer.line(f"{name} = [x for x in {name}_all if x is not FAILED]")
+        return f"({name}_all and not {name})"
 
     def _write_given(self, writer: Writer, step: Step, call: Call, *, recording: bool) -> None:
         """A source in a request: its value is one of the request's inputs."""
@@ -382,8 +397,8 @@ class _Fuser:
             elif isinstance(argument, Coalesce | Collected):
                 parts = argument.wires if isinstance(argument, Coalesce) else argument.parts
                 sources = ", ".join(self.values.read(part) for part in parts)
-                writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
-                checks.append(f"not any(x is FAILED for x in {name})")
+                failing = self._write_list(writer, name, sources, one=isinstance(argument, Coalesce))
+                checks.append(f"not {failing}")
                 checks.append(name)
                 values.append(f"{name}[0]" if isinstance(argument, Coalesce) else name)
             else:

@@ -135,7 +135,10 @@ class FusedOperator(StageOperator):
                 edge.emit(self._error_frame(frame, failures, came_in, output))
                 continue
             values, rows = column
-            if not output.may_drop:
+            if output.may_drop:
+                for row in rows:  # an exclusive branch had its value, whatever failed on the way of another
+                    absent.pop(row, None)
+            else:
                 rows = [row for row in frame.present if row not in absent]
             edge.emit(Frame(frame.opened, values, rows, frame.covers, absent or None))
 

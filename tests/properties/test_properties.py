@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowruntime.testing.virtual import run_virtual
-from tests.properties.scenario import explain, play_requests, play_stream, story_of
+from tests.properties.scenario import explain, play, play_requests, play_stream, story_of
 
 _STREAMS = range(10_000, 10_080)
 _REQUESTS = range(20_000, 20_080)
@@ -45,3 +45,10 @@ def test_the_instruments_see_frames() -> None:
     trace: list[object] = []
     run_virtual(play_stream(story_of(4), trace), seed=4)
     assert trace
+
+
+@pytest.mark.parametrize("seed", [1_005_524])
+def test_a_story_that_found_a_fault_finds_none_any_more(seed: int) -> None:
+    """1005524: one exclusive branch had its value, a node on the way of the other had failed; the value counts."""
+    faults = play(seed)
+    assert not faults, explain(seed, faults)

@@ -4,7 +4,7 @@ Owns: which Python objects have fields (dict, msgspec Struct, dataclass, Json), 
 Does not own: the lossless plain form of codecs (flowcore.values), or the expression's meaning.
 
 Always holds: conversion is total or an `UnfitValueError` with the path of the value; an int is never changed
-to a float, text with lone surrogates never reaches the library (it crashes there).
+to a float, text with lone surrogates or a NUL never reaches the library (it crashes there, or is cut off).
 
 The rule for records: the fields of a Struct or dataclass are its Python field names (not encoded names), a
 field that is `UNSET` is absent. Json is its parsed value. An enum is its value; int, float and str subclasses
@@ -114,6 +114,11 @@ def _int(value: Any, path: str, _: int) -> object:
 
 
 def _str(value: Any, path: str, _: int) -> object:
+    if "\0" in value:
+        raise UnfitValueError(
+            f"{path} holds a NUL character, where the expression library would cut the text off "
+            f"(got {shown(value)})"
+        )
     if is_unicode(value):
         return value
     raise UnfitValueError(f"{path} is not valid Unicode: it holds lone surrogates (got {shown(value)})")

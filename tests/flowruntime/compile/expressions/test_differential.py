@@ -29,12 +29,14 @@ NUMBERS = (
     math.nan,
 )  # fmt: skip
 TEXTS = ("", "a", "b", "card", "x", "ab", "é", "\U0001f600a", "12", "-7", "1.5", " 1", "1e3", "true")
+LETTERS = st.characters(exclude_characters="\0")
+"""Without NUL: the library cuts text off there; ours keeps it where it can, and else refuses it."""
 UNFIT = (1 << 64, -(1 << 63) - 1, "\ud800", object(), {1.5: 1}, ["a", 1 << 70], {"x": "a\udfff"})
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS),
     st.sampled_from((b"", b"a", b"\xff")),
-    st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), st.text(max_size=3),
+    st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), st.text(LETTERS, max_size=3),
 )  # fmt: skip
 keys = st.one_of(st.sampled_from(FIELDS), st.sampled_from(FIELDS), st.sampled_from((1, 2, True, "")))
 fit = st.recursive(
@@ -46,7 +48,7 @@ ints = st.one_of(
     st.integers(-3, 12), st.integers(-3, 12), st.sampled_from(NUMBERS), st.integers(-(1 << 63), 1 << 63)
 )
 floats = st.one_of(st.sampled_from((0.0, 1.0, 2.5, 10.0, -1.5)), st.floats(), st.sampled_from(NUMBERS))
-texts = st.one_of(st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.text(max_size=3))
+texts = st.one_of(st.sampled_from(TEXTS), st.sampled_from(TEXTS), st.text(LETTERS, max_size=3))
 
 
 def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -293,3 +293,14 @@ def test_a_long_chain_compiles() -> None:
     assert expression.python is not None
     assert expression(value={"n": -1}) is True
     assert expression(value={"n": 199}) is False
+
+
+def test_text_with_a_nul_is_kept_or_refused_but_never_cut_off() -> None:
+    """The library ends text at a NUL: an a, a NUL and a b would equal an a."""
+    kept = compile_expression("value.k", variables=["value"])
+    assert kept(value={"k": "a\0b"}) == "a\0b"
+    compiled = compile_expression('value.k == "a"', variables=["value"])
+    assert compiled(value={"k": "a\0b"}) is False
+    interpreted = compile_expression('value.all(x, x == "a")', variables=["value"])
+    with pytest.raises(ExpressionEvaluationError, match="NUL"):
+        interpreted(value=["a\0b"])

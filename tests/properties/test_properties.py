@@ -49,6 +49,6 @@ def test_the_instruments_see_frames() -> None:
 
 @pytest.mark.parametrize("seed", [1_005_524])
 def test_a_story_that_found_a_fault_finds_none_any_more(seed: int) -> None:
-    """1005524: one exclusive branch had its value, a node on the way of the other had failed; the value counts."""
+    """1005524: a branch had its value while a node before the other branch had failed; the value counts."""
     faults = play(seed)
     assert not faults, explain(seed, faults)

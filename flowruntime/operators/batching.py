@@ -149,6 +149,8 @@ class _BatchOwner:
 
     def __init__(self, operator: BatchingOperator) -> None:
         self._operator = operator
+        self.kernel = operator.kernel
+        """Of the chain the batch belongs to, for the context of its call."""
 
     def started(self, job: Job) -> None:
         self._operator.batch_started(job)

@@ -1,6 +1,6 @@
 """Which outputs fit which inputs: the type rule between the two ends of a connection.
 
-Owns: `mismatch`, and what is known of a field inside an annotated value (`follow`).
+Owns: `mismatch`, what is known of a field inside an annotated value (`follow`), and whether it is a Stream.
 Does not own: which ports are joined (the compiler), converting values (flowcore.coercion).
 
 Always holds: only what cannot work is refused. Whatever is not known (Any, an unresolved name, a type
@@ -32,7 +32,7 @@ from typing import (
 
 import msgspec
 
-from flowcore.values import Stream
+from flowcore.values import SharedStream, Stream
 
 _UNIONS: Final = (Union, types.UnionType)
 _WRAPPERS: Final = (Annotated, Required, NotRequired, typing.Final, typing.ClassVar)
@@ -92,6 +92,21 @@ def element(annotation: Any) -> Any:
         and not issubclass(origin, str | bytes | Mapping)
     )
     return arguments[0] if sequence and len(arguments) == 1 else Any
+
+
+def is_stream(annotation: Any, *, shared: bool | None = None) -> bool:
+    """Whether a value of that type is a Stream for sure: null or not, every member of a union is one.
+
+    Args:
+        annotation: of a port.
+        shared: ask for a shared stream, or for one that has a single consumer; None: either.
+    """
+    members = [bare(member) for member in _members(bare(annotation)) if bare(member) is not type(None)]
+    classes = [_class_of(member) for member in members]
+    if not all(cls is not None and issubclass(cls, Stream) for cls in classes) or not classes:
+        return False
+    every_shared = all(cls is not None and issubclass(cls, SharedStream) for cls in classes)
+    return shared is None or shared is every_shared
 
 
 def type_text(annotation: Any) -> str:
@@ -158,9 +173,12 @@ def _behaves_like(from_class: type[Any], to_class: type[Any]) -> bool:
     return collection and (hasattr(from_class, "__iter__") or hasattr(from_class, "__getitem__"))
 
 
-def _argument_mismatch(source: Any, target: Any, from_class: type, to_class: type) -> str | None:
+def _argument_mismatch(source: Any, target: Any, from_class: type[Any], to_class: type[Any]) -> str | None:
     """Between containers that fit: do their items, too?"""
-    if not _is_collection(from_class) or not _is_collection(to_class):
+    if issubclass(from_class, Stream) and issubclass(to_class, Stream):
+        fault = mismatch(_item_of(source), _item_of(target))
+        return None if fault is None else f"{_not(source, target)}: {fault}"
+    if not _is_collection(from_class) or not _is_collection(to_class):  # pyright: ignore[reportUnknownArgumentType] - narrowed by the test above to a Stream of something
         return None
     if issubclass(from_class, Mapping) and issubclass(to_class, Mapping):
         pairs = list(zip(_mapping_types(source), _mapping_types(target), strict=True))
@@ -177,6 +195,10 @@ def _argument_mismatch(source: Any, target: Any, from_class: type, to_class: typ
         if fault is not None:
             return f"{_not(source, target)}: {fault}"
     return None
+
+
+def _item_of(annotation: Any) -> Any:
+    return (*get_args(annotation), Any)[0]
 
 
 def _mapping_types(annotation: Any) -> tuple[Any, Any]:

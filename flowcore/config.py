@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from types import NoneType
 from typing import (
@@ -42,9 +42,9 @@ from flowcore.config_types import (
     resembles,
 )
 from flowcore.errors import ConfigError, FlowError, ValidationFailedError
-from flowcore.findings import NOTHING, Findings, Path, did_you_mean, shown
+from flowcore.findings import NOTHING, Findings, Path, did_you_mean, near_words, shown
 from flowcore.plain import from_plain
-from flowcore.shapes import Declared, Duration, read_declared, type_name
+from flowcore.shapes import Declared, Duration, read_declared, truth_remedy, type_name
 from flowcore.values import Secret, SecretRef
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -159,10 +159,16 @@ class _Reader:
                 read[known[name].name] = self.value(known[name].type, given, (*path, name))
             else:
                 self._findings.add_unknown(path, name, known, what="configuration field")
+        meant = self._meant(entries, known)
         for name, field in known.items():
-            if name not in entries:
+            if name not in entries and name not in meant:
                 self._absent(field, read, (*path, name))
         return NOTHING if len(self._findings.problems) > before else self._make(struct, read, path)
+
+    @staticmethod
+    def _meant(entries: Iterable[str], known: Collection[str]) -> set[str]:
+        """Known names the unknown ones were probably meant for: that these are missing follows from it."""
+        return {near for name in entries if name not in known for near in near_words(name, known)}
 
     def _absent(self, field: msgspec.structs.FieldInfo, read: dict[str, object], path: Path) -> None:
         if field.required:
@@ -207,7 +213,7 @@ class _Reader:
                 read[name] = self.value(hints[name], given, (*path, name))
             else:
                 self._findings.add_unknown(path, name, hints, what="configuration field")
-        for name in sorted(required - entries.keys()):
+        for name in sorted(required - entries.keys() - self._meant(entries, hints)):
             self._findings.add((*path, name), "is required and missing")
         return NOTHING if len(self._findings.problems) > before else read
 
@@ -267,6 +273,8 @@ class _Reader:
         if cls is bytes and isinstance(value, Mapping) and "$bytes" in value:
             return self._guarded(lambda: from_plain(cast("object", value)), value, path)
         remedy = "put it in quotes" if cls is str and isinstance(value, bool | int | float) else ""
+        if cls is bool:
+            remedy = truth_remedy(cast("object", value))
         if isinstance(value, SecretRef) or (isinstance(value, Mapping) and "$secret" in value):
             remedy = "no secret can stand here; only fields declared as Secret take one"
         given = type_name(cast("object", value))
@@ -282,9 +290,13 @@ class _Reader:
         except ValidationFailedError as failed:
             self._findings.include(failed.problems, path)
         except (FlowError, ValueError, TypeError) as fault:
+            parts: Sequence[tuple[Path, Exception]] = getattr(fault, "faults", ())
+            for place, part in parts:  # of a value with several expressions in it
+                self._findings.add((*path, *place), str(part))
             message = str(fault)
             repeated = value is not NOTHING and shown(value) in message
-            self._findings.add(path, message, value=NOTHING if repeated else value)
+            if not parts:
+                self._findings.add(path, message, value=NOTHING if repeated else value)
         return NOTHING
 
     def _converted(self, annotation: Any, value: Any, path: Path) -> object:

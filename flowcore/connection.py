@@ -32,6 +32,8 @@ _SEGMENT = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s.">]+')
 class ConnectionSyntaxError(BuildError, ValueError):
     """A connection's text or options cannot be read; `value` is what was given."""
 
+    value: object
+
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """One edge of the graph.
@@ -161,10 +163,10 @@ def parse_arrow(text: str) -> tuple[tuple[NodeId, str | None, tuple[str, ...]], 
     ends = _split_arrow(text)
     if len(ends) != 2:  # noqa: PLR2004 - a sender and a receiver
         raise _syntax(text, f"must have one '->', as in 'a.out -> b.text', has {len(ends) - 1}")
-    target, port, path = parse_endpoint(ends[1])
+    target, port, path = parse_endpoint(ends[1].strip())
     if path:
         raise _syntax(text, f"names a field of an input; a connection ends at a port: {target}.{port}")
-    return parse_endpoint(ends[0]), (target, port)
+    return parse_endpoint(ends[0].strip()), (target, port)
 
 
 def _split_arrow(text: str) -> list[str]:

@@ -136,6 +136,15 @@ class Source(ABC, Generic[C, T]):
         del ctx
         yield Assigned("0")
 
+    async def begin(self, partition: str, ctx: SourceContext) -> Position | None:
+        """Where a partition without a position begins; None: `open` is given None.
+
+        It is kept before anything is read, so that a crash before the first commit resumes there, whatever
+        has become of the partition meanwhile. Only asked when the runtime keeps the positions.
+        """
+        del partition, ctx
+        return None
+
     @abstractmethod
     async def open(self, partition: str, resume: Position | None, ctx: SourceContext) -> Reader[T]:
         """A reader that begins at `resume`, or where the configuration says when it is None.

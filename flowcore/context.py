@@ -9,16 +9,33 @@ Always holds: no client type of a third party appears here; time comes from the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from flowcore.values import Secret
+    from flowcore.llm.calls import Models
+    from flowcore.llm.tools import BoundTool, ToolSpec
+    from flowcore.values import Secret, Stream
+    from flowcore.waits import WaitRequest
+
+T = TypeVar("T")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+OnClose = Callable[[], Awaitable[object]]
+"""Clean-up of a Stream's producer: awaited once when the stream is over, however it came to that."""
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +48,12 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     timeout: timedelta = timedelta(seconds=30)
     """For the whole exchange: connect, send, wait, read the body."""
+    connect_timeout: timedelta | None = None
+    """For a connection to each address of the host, with its TLS; None, here and below: only `timeout`."""
+    first_byte_timeout: timedelta | None = None
+    """From the call to the first byte: of `send` that of the headers, of `stream` that of the body."""
+    idle_timeout: timedelta | None = None
+    """For each further piece of the body: the longest silence."""
     max_body_bytes: int = 16 * 1024 * 1024
     """Largest decoded response body; a larger one raises, whatever its compressed size."""
     follow_redirects: bool = False
@@ -47,6 +70,36 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
 
 
+class HttpStream(Protocol):
+    """A response whose body is still coming."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """The address that answers, after redirects."""
+        ...
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The decoded body in the pieces it comes in, none of them empty; to be read once.
+
+        Together they are at most `max_body_bytes`.
+
+        Raises:
+            HttpTimeoutError: the first byte, the next one or the end is late.
+            HttpConnectionError: the connection broke before the end.
+            HttpBodyTooLargeError, HttpDecodingError: as named; the rest is not read.
+            ContractError: it was read before.
+        """
+        ...
+
+
 class HttpClient(Protocol):
     """Sends requests through the operator's guard.
 
@@ -59,6 +112,16 @@ class HttpClient(Protocol):
         Raises:
             HttpRefusedError: the guard does not allow the address or scheme.
             HttpTimeoutError, HttpConnectionError, HttpBodyTooLargeError: as named.
+        """
+        ...
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream]:
+        """The response as soon as its headers are there, whatever its status; for `async with`.
+
+        Leaving the block ends the exchange at once: what was not read is never read.
+
+        Raises:
+            HttpRefusedError, HttpTimeoutError, HttpConnectionError: as for `send`, on entering.
         """
         ...
 
@@ -149,8 +212,61 @@ class NodeContext(CommonContext, Protocol):
         ...
 
     @property
+    def models(self) -> Models:
+        """Calls of models on behalf of this row: `await ctx.models.generate(request, target)`."""
+        ...
+
+    @property
     def deadline(self) -> float | None:
         """On `monotonic()`; None without a timeout."""
+        ...
+
+    def tools(self, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+        """Node types and workflows, ready to be used on behalf of this row.
+
+        Args:
+            specs: the same object each time: what they need is made once and kept.
+
+        Raises:
+            ConfigError: a type or workflow is not there, is no tool, or two have one name.
+            ValidationFailedError: a workflow that cannot run.
+        """
+        ...
+
+    async def wait(self, request: WaitRequest) -> Any:
+        """What a person or a system answers; for nodes that say `waits=True`, in requests and runs.
+
+        Where there is no answer yet the call ends here, its clean-up included, and the row waits: nothing of
+        it is kept in memory. When there is one the node is called anew, for the same row, and `wait` gives
+        the answer at once. So what stands before it runs again: let another node do what must happen once.
+
+        Args:
+            request: what is asked; the n-th `wait` of a call is the same one each time.
+
+        Raises:
+            WaitExpiredError: time was up, and `on_timeout` is `fail`.
+            ContractError: the node does not say `waits=True`, or the request makes no sense.
+        """
+        ...
+
+    def stream(
+        self, items: AsyncIterable[T], *, capacity: int = 64, on_close: OnClose | None = None
+    ) -> Stream[T]:
+        """A Stream of what `items` yields, to be returned as the row's value, or inside it.
+
+        Nothing is asked of `items` before somebody reads the stream; then it may run ahead by `capacity`
+        items. The row settles only when the stream is over: ended, failed, or cancelled because its row was
+        dropped, failed, or finished without anybody reading it. Then `items` is closed (`aclose`), and
+        `on_close` awaited: for what was opened before, such as the connection `items` reads from.
+
+        Args:
+            items: an asynchronous generator, or any asynchronous iterable.
+            capacity: items that may be ready and not taken, at least 1.
+            on_close: awaited once, after `items` was closed, also when no item was ever asked for.
+
+        Raises:
+            ContractError: `items` is not asynchronous, or `capacity` is below 1.
+        """
         ...
 
 
@@ -164,7 +280,28 @@ class BatchContext(CommonContext, Protocol):
     def keys(self) -> Sequence[object]: ...
 
     @property
+    def models(self) -> Models:
+        """Calls of models on behalf of all rows of this call."""
+        ...
+
+    @property
     def attempt(self) -> int: ...
+
+    def stream(
+        self, items: AsyncIterable[T], *, row: int, capacity: int = 64, on_close: OnClose | None = None
+    ) -> Stream[T]:
+        """A Stream for one of the rows, see `NodeContext.stream`.
+
+        Args:
+            items: an asynchronous iterable.
+            row: the place of the row in this call, from 0; the stream is part of that row's result.
+            capacity: items that may be ready and not taken.
+            on_close: awaited once when the stream is over.
+
+        Raises:
+            ContractError: there is no such row, `items` is not asynchronous, or `capacity` is below 1.
+        """
+        ...
 
 
 class SourceContext(CommonContext, Protocol):

@@ -86,6 +86,11 @@ class NodeDefinition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     compiled into the fused function."""
     settles: Literal["on_entry", "explicit"] | None = None
     """For operators: when an input row is answered for."""
+    waits: bool = False
+    """It may call `ctx.wait`: its executions are kept, call by call, so that they survive the wait."""
+    delays: str | None = None
+    """The config field that says how long a row waits in `ctx.sleep`; what is longer than `max_hold` is
+    stored in continuous runs, and the row comes back."""
     idempotent: bool = True
     deterministic: bool = False
     category: str = ""
@@ -168,10 +173,33 @@ def check_type_name(type_name: str, where: object) -> None:
     Raises:
         DefinitionError: anything else.
     """
+    if not isinstance(type_name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - of code nobody has checked
+        raise DefinitionError(f"a node type is a dotted name such as 'text.clean', not {type_name!r}")
     parts = type_name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise DefinitionError(
             f"node type {type_name!r} of {where!r} is not a dotted name; write it like 'text.clean'",
+            type=type_name,
+        )
+
+
+def check_function(type_name: str, function: object, what: str) -> None:
+    """What is declared must be a function that can carry its definition.
+
+    Raises:
+        DefinitionError: a class, a bound method, a built-in or anything else; with what to write instead.
+    """
+    if isinstance(function, type):
+        raise DefinitionError(
+            f"{what} {type_name!r}: {function.__qualname__} is a class; decorate a function, or derive the "
+            f"class: class {function.__name__}(Node[Config, In, Out], type={type_name!r})",
+            type=type_name,
+        )
+    carries = hasattr(function, "__name__") and hasattr(function, "__dict__")
+    if not callable(function) or not carries or inspect.ismethod(function):
+        raise DefinitionError(
+            f"{what} {type_name!r}: {function!r:.200} is no function of its own; write a def that calls it, "
+            "and decorate that",
             type=type_name,
         )
 
@@ -212,11 +240,12 @@ def port_of(name: str, annotation: Any, default: Any, description: str = "") -> 
     """An input port from a parameter or a struct field."""
     metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
     gather = any(mark is GATHER for mark in metadata)
+    required = default is inspect.Parameter.empty or default is msgspec.NODEFAULT
     return Port(
         name=name,
         annotation=Any if isinstance(annotation, str) else annotation,
-        required=default is inspect.Parameter.empty or default is msgspec.NODEFAULT,
-        default=msgspec.UNSET if default in (inspect.Parameter.empty, msgspec.NODEFAULT) else default,
+        required=required,
+        default=msgspec.UNSET if required else default,
         gather=gather,
         description=description,
     )

@@ -17,7 +17,7 @@ from flowcore.connection import DEFAULT_OUT, ERROR_PORT, Connection
 from flowcore.findings import Findings, Path
 from flowcore.plain import to_plain
 from flowcore.references import ParamText, escape, escape_but_params
-from flowcore.settings import ParamSpec
+from flowcore.settings import ParamSpec, Settings
 from flowcore.shapes import type_name
 from flowcore.values import MAX_DEPTH, ValueFormError, encodable, plain_key
 from flowcore.workflow import NodeSpec, Workflow
@@ -60,7 +60,7 @@ class _Writer:
             if text != default:
                 document[name] = self._escaped(text, (*at, name))
         params = {name: self._param(spec, (*at, "params", name)) for name, spec in workflow.params.items()}
-        settings = self._escaped(workflow.settings.plain(), (*at, "settings"))
+        settings = self._settings(workflow.settings, (*at, "settings"))
         document |= {name: part for name, part in (("params", params), ("settings", settings)) if part}
         document["nodes"] = {
             str(name): self._node(spec, workflow, (*at, "nodes", name))
@@ -72,6 +72,19 @@ class _Writer:
                 for index, connection in enumerate(workflow.connections)
             ]
         return document
+
+    def _settings(self, settings: Settings, at: Path) -> object:
+        said = settings.plain()
+        written = self._escaped({name: v for name, v in said.items() if name != "dead_letter"}, at)
+        place = settings.dead_letter
+        if place is None:
+            return written
+        config = self._value(dict(place.config), (*at, "dead_letter", "config"))
+        where = {"type": self._escaped(place.type, (*at, "dead_letter", "type"))}
+        return {
+            **cast("dict[str, object]", written),
+            "dead_letter": where | ({"config": config} if config else {}),
+        }
 
     def _param(self, spec: ParamSpec, at: Path) -> dict[str, object]:
         written: dict[str, object] = {}
@@ -95,7 +108,11 @@ class _Writer:
         if spec.workflow is not None:
             config = {"workflow": self.workflow(spec.workflow, (*at, "config", "workflow")), **config}
         key = {} if spec.policies.key is None else {"key": self._expression(spec.policies.key, (*at, "key"))}
-        policies = {name: v for name, v in spec.policies.plain().items() if name != "key"}
+        plain = spec.policies.plain()
+        on_error = (
+            {"on_error": self._value(plain.pop("on_error"), (*at, "on_error"))} if "on_error" in plain else {}
+        )
+        policies = {name: v for name, v in plain.items() if name != "key"}
         described = (
             {"description": self._escaped(spec.description, (*at, "description"))} if spec.description else {}
         )
@@ -105,6 +122,7 @@ class _Writer:
             | described
             | key
             | cast("dict[str, object]", self._escaped(policies, at))
+            | on_error
         )
 
     def _connection(self, connection: Connection, at: Path) -> object:

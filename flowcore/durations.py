@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from fractions import Fraction
 from typing import Final
 
 _UNIT_US: Final = {
@@ -43,6 +42,8 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: not a duration, finer than a microsecond, or longer than a timedelta can be.
     """
+    from fractions import Fraction  # only where one is read: it would cost every start
+
     if not _DURATION.fullmatch(text):
         message = "must be a number with a unit of d, h, m, s, ms or us, as in '30s' or '1h30m'"
         raise ValueError(message)
@@ -85,6 +86,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: not a size, or not a whole number of bytes.
     """
+    from fractions import Fraction  # as above
+
     match = _SIZE.fullmatch(text)
     if match is None:
         message = (

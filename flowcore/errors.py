@@ -67,7 +67,7 @@ def _plain(fact: object) -> object:
         items: list[object] = list(fact)  # pyright: ignore[reportUnknownArgumentType] - as above
         return [_plain(item) for item in items]
     if isinstance(fact, msgspec.Struct):
-        return msgspec.to_builtins(fact)
+        return msgspec.to_builtins(fact, enc_hook=_plain)
     return repr(fact)
 
 
@@ -201,6 +201,12 @@ class NodeTimeoutError(RunError, TimeoutError):
     retriable = True
 
 
+class CircuitOpenError(RunError, ConnectionError):
+    """Not called: too many calls before it failed. Attributes `resource`, `retry_after_s`."""
+
+    retriable = True
+
+
 class RequestTimeoutError(RunError, TimeoutError):
     """A whole request did not finish within its deadline."""
 
@@ -215,6 +221,10 @@ class ContractError(RunError, TypeError):
 
 class CancelledRowError(RunError):
     """The row was cancelled before it was complete."""
+
+
+class StreamCancelledError(RunError):
+    """A Stream was cancelled before its end; items not taken by then are gone. Attribute `stream`."""
 
 
 class MissingFieldError(RunError, LookupError):
@@ -261,6 +271,22 @@ class PositionLostError(SourceError):
     """A source cannot resume where it stopped (file truncated, replaced, offset expired)."""
 
 
+class DeadLetterError(SinkError):
+    """A dead letter could not be written, so its row is not settled: attributes `node`, `store`."""
+
+
+class ProcessKilledError(RunError):
+    """The process died on a record again and again, so it was put aside: attributes `node`, `deaths`."""
+
+
+class LetterNotFoundError(RunError, LookupError):
+    """A store of dead letters has no letter of that id, or no place of that name: attribute `letter`."""
+
+
+class LetterStateError(RunError, ValueError):
+    """A dead letter is in a state that does not allow what was asked: attributes `letter`, `state`."""
+
+
 class PathRefusedError(RunError, PermissionError):
     """A path lies outside the roots the operator allows: attributes `path`, `roots`."""
 
@@ -278,7 +304,10 @@ class HttpRefusedError(HttpError, PermissionError):
 
 
 class HttpTimeoutError(HttpError, TimeoutError):
-    """The exchange did not finish within its deadline; it may have had its effect. Attribute `timeout_s`."""
+    """The exchange, or a part of it, took too long; it may have had its effect.
+
+    Attributes `timeout_s` and `phase`: `connect`, `first_byte`, `idle` or `total`.
+    """
 
     retriable = True
 
@@ -310,12 +339,34 @@ class HttpUnavailableError(HttpStatusError, ConnectionError):
     retriable = True
 
 
+class ControlError(RunError, ValueError):
+    """A run cannot be changed the way it was asked to: an unknown limit or node, or a bound that is none."""
+
+
+class MiddlewareError(RunError):
+    """A middleware failed around a run or a node call: attributes `middleware`, `hook`, `reason`, and `node`.
+
+    Its own exception is `__cause__`; it is as `retriable` as that one. `node` is None around a run.
+    """
+
+
+class RefusedError(RunError, PermissionError):
+    """A middleware does not let a run or a node call through: raise it in a hook, with the reason.
+
+    What the result holds names the middleware: attributes `middleware`, `hook`, `reason`, `node`.
+    """
+
+
 class EngineError(RunError, RuntimeError):
     """The engine broke one of its own rules; a bug in FlowRx, worth a report."""
 
 
 class RuntimeClosedError(RunError, RuntimeError):
     """The runtime or run was already shut down."""
+
+
+class LifecycleError(RunError, RuntimeError):
+    """The runtime of this process is in a state that does not allow the call: the message says what to do."""
 
 
 class FieldMissingError(RunError, LookupError):

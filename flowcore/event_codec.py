@@ -11,7 +11,7 @@ event is written in the plain form of values and read back as the same value, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -25,7 +25,9 @@ from flowcore.events import (
     NodeEvent,
     NodeFailed,
     NodeRetrying,
+    RecordDeadLettered,
     WorkflowFailed,
+    WorkflowRetrying,
 )
 from flowcore.plain import from_plain, to_plain
 from flowcore.values import ValueFormError, encodable
@@ -51,21 +53,27 @@ class _Head(msgspec.Struct):
     version: int = 1
 
 
+UPCASTERS: Final[Mapping[tuple[str, int], Upcaster]] = {
+    ("NodeFailed", 1): dict,  # `then` was added, and is not known
+}
+"""Of FlowRx's own events."""
+
+
 class EventCodec:
     """Encodes and decodes the given kinds of events.
 
     Args:
         kinds: every kind that may be read; by default all of FlowRx's.
-        upcasters: by kind and the version they start from.
+        upcasters: by kind and the version they start from; by default those of FlowRx's kinds.
     """
 
     def __init__(
         self,
         kinds: Sequence[type[ExecutionEvent]] = KINDS,
-        upcasters: Mapping[tuple[str, int], Upcaster] | None = None,
+        upcasters: Mapping[tuple[str, int], Upcaster] = UPCASTERS,
     ) -> None:
         self._versions = {kind.__name__: _current_version(kind) for kind in (*kinds, Gap)}
-        self._upcasters = dict(upcasters or {})
+        self._upcasters = dict(upcasters)
         union: Any = Gap
         for kind in kinds:
             union |= kind
@@ -191,7 +199,10 @@ def _map_payload(event: ExecutionEvent | Gap, change: Callable[[object], object]
         return msgspec.structs.replace(event, data=change(event.data))
     if isinstance(event, NodeCompleted) and event.outputs is not msgspec.UNSET:
         return msgspec.structs.replace(event, outputs=change(event.outputs))
-    if isinstance(event, NodeFailed | NodeRetrying | WorkflowFailed) and event.error.facts:
+    if (
+        isinstance(event, NodeFailed | NodeRetrying | WorkflowRetrying | RecordDeadLettered | WorkflowFailed)
+        and event.error.facts
+    ):
         error = msgspec.structs.replace(event.error, facts=cast("Any", change(dict(event.error.facts))))
         return msgspec.structs.replace(event, error=error)
     return event

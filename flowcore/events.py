@@ -20,6 +20,10 @@ import msgspec
 from flowcore.errors import FlowError, describe_error
 
 NodeEventChannel: TypeAlias = Literal["progress", "log", "token", "data"]
+CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
+FailureHandling: TypeAlias = Literal[
+    "stop_workflow", "continue", "dead_letter", "error_port", "fallback", "retry_workflow"
+]
 RunMode: TypeAlias = Literal["request", "stream"]
 
 
@@ -126,16 +130,51 @@ class WorkflowCancelled(_Ended, frozen=True, kw_only=True):
     reason: str
 
 
+class OpenWait(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution waits for, as its event and its result tell it."""
+
+    id: str
+    node: str
+    wait_kind: str
+    """`approval`, `form`, `signal`; `delay`: nobody is asked."""
+    title: str = ""
+    schema: Mapping[str, Any] | None = None
+    """JSON Schema of the answer."""
+    expires_at: float | None = None
+    """Unix seconds."""
+    path: str = ""
+    """Which row of the node: its lineage."""
+
+
 class WorkflowPaused(ExecutionEvent, frozen=True, kw_only=True):
-    """Sources stopped being read; what was in flight goes on."""
+    """A run: sources stopped being read; what was in flight goes on. A request: all that is left waits."""
 
     reason: str
+    waits: tuple[OpenWait, ...] = ()
+    """Of a request: what for."""
 
 
 class WorkflowResumed(ExecutionEvent, frozen=True, kw_only=True):
-    """Sources are read again."""
+    """Sources are read again, or a request that waited goes on."""
 
     paused_s: float
+
+
+class WorkflowRetrying(ExecutionEvent, frozen=True, kw_only=True):
+    """An attempt of a record failed, and it goes through the workflow again after `delay_s`."""
+
+    node: str
+    """Where it failed."""
+    attempt: int
+    """The one that failed."""
+    max_attempts: int
+    delay_s: float
+    error: ErrorInfo
+
+    @property
+    def subject(self) -> str | None:
+        """The node."""
+        return self.node
 
 
 # --- one node -----------------------------------------------------------------------------------------
@@ -186,6 +225,9 @@ class NodeFailed(_NodeFact, frozen=True, kw_only=True):
     error: ErrorInfo
     attempt: int = 1
     rows: int = 1
+    then: FailureHandling | None = None
+    """What is done with the rows; None in recordings that are older than this field."""
+    version: int = 2
 
     @property
     def duration_s(self) -> float:
@@ -210,6 +252,46 @@ class NodeSkipped(_NodeFact, frozen=True, kw_only=True):
     """The node whose failure, skip or branch kept the rows away."""
     reason: Literal["failed", "skipped", "not_taken", "cancelled"]
     rows: int = 1
+
+
+class RecordDeadLettered(_NodeFact, frozen=True, kw_only=True):
+    """A row was given up on and its letter is kept, durably; the record and values stand in the letter."""
+
+    letter_id: str
+    error: ErrorInfo
+    attempts: int = 1
+    source: str | None = None
+    """Where the record came from; None for a request that filled no source."""
+    partition: str | None = None
+
+
+class RowHeld(_NodeFact, frozen=True, kw_only=True):
+    """A row of a continuous run waits: it is stored, and its record no longer in flight because of it."""
+
+    row_id: str
+    """As what it is answered or given up (`runtime.resume`, `flow resume`)."""
+    waits: tuple[OpenWait, ...]
+    """What for."""
+
+
+class RowReturned(_NodeFact, frozen=True, kw_only=True):
+    """A stored row is back at its node, as a record of its own."""
+
+    row_id: str
+    held_s: float
+    """Since it was stored."""
+
+
+class NodePaused(_NodeFact, frozen=True, kw_only=True):
+    """A node takes no further rows; what it works on goes on."""
+
+    reason: str
+
+
+class NodeResumed(_NodeFact, frozen=True, kw_only=True):
+    """A node takes rows again."""
+
+    paused_s: float
 
 
 class NodeEvent(_NodeFact, frozen=True, kw_only=True):
@@ -250,6 +332,80 @@ class StageProgress(ExecutionEvent, frozen=True, kw_only=True):
         return self.stage
 
 
+class LimitChanged(ExecutionEvent, frozen=True, kw_only=True):
+    """A limit on rows in work was given another bound while it is in use."""
+
+    limit: str
+    """`node:classify`, `type:http.request`, `resource:gpu`, `*`; of the whole runtime without a workflow; of
+    a model `model:NAME:` and `concurrency`, `requests_per_minute`, `tokens_per_minute` or `cool_down`."""
+    before: int
+    capacity: int
+
+    @property
+    def subject(self) -> str | None:
+        """The limit."""
+        return self.limit
+
+
+class BreakerChanged(ExecutionEvent, frozen=True, kw_only=True):
+    """A circuit breaker opened, let a probe through, or closed again."""
+
+    node: str
+    """Whose call made it change; others may share the circuit."""
+    resource: str
+    """`resource:NAME`, or `node:WORKFLOW/NODE` for a node without one."""
+    before: CircuitState
+    state: CircuitState
+    opened: int
+    """How often it has opened."""
+
+    @property
+    def subject(self) -> str | None:
+        """The resource."""
+        return self.resource
+
+
+class LlmCall(ExecutionEvent, frozen=True, kw_only=True):
+    """A call of a model is over: one for each call of a node or client. It holds no prompt and no key."""
+
+    node: str
+    """Empty for a client outside of workflows."""
+    operation: Literal["chat", "embeddings"]
+    provider: str
+    """Who answered, or was asked last; of a call answered from what is kept: who would have been asked."""
+    model: str
+    endpoint: str = ""
+    """Host and port; empty: the provider's own."""
+    prompt: str = ""
+    prompt_version: str = ""
+    input_tokens: int = 0
+    """As the provider counted, over all attempts that said so."""
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of `input_tokens`: from the provider's own cache."""
+    cost_usd: float | None = None
+    """Of all attempts; None: the price is not known."""
+    attempts: int = 0
+    """Requests made; 0 when it was answered from what was kept."""
+    hedged: bool = False
+    cached: bool = False
+    """Answered from the cache, or by an equal call under way."""
+    journaled: bool = False
+    """Answered from the journal: it was paid in an earlier run."""
+    started_at: float = 0.0
+    duration_s: float = 0.0
+    """Waiting for limits and for retries included."""
+    first_token_s: float | None = None
+    """Of a stream: until its first piece."""
+    error: str | None = None
+    """Kind of what it failed with; None: it did not."""
+
+    @property
+    def subject(self) -> str | None:
+        """The node."""
+        return self.node or None
+
+
 class LoopBlocked(ExecutionEvent, frozen=True, kw_only=True):
     """The event loop did not turn for `blocked_s`: code that should have been offloaded ran on it."""
 
@@ -273,13 +429,22 @@ Event: TypeAlias = (
     | WorkflowCancelled
     | WorkflowPaused
     | WorkflowResumed
+    | WorkflowRetrying
     | NodeStarted
     | NodeCompleted
     | NodeFailed
     | NodeRetrying
     | NodeSkipped
+    | RecordDeadLettered
+    | RowHeld
+    | RowReturned
+    | NodePaused
+    | NodeResumed
     | NodeEvent
     | StageProgress
+    | LimitChanged
+    | BreakerChanged
+    | LlmCall
     | LoopBlocked
 )
 """Every kind there is: match on it and let `assert_never` guard the rest."""

@@ -15,16 +15,42 @@ from typing import Final, cast
 import msgspec
 
 from flowcore.binding import config_params, expression_params
-from flowcore.findings import NOTHING, Findings, Path, shown
+from flowcore.findings import NOTHING, Findings, Path, near_words, shown
 from flowcore.plain import from_plain
-from flowcore.references import FromEnvironment, ParamText, ReferenceFault, Unquoted, plain_scalar, substitute
+from flowcore.references import (
+    FromEnvironment,
+    ParamText,
+    ReferenceFault,
+    Unquoted,
+    plain_scalar,
+    reference_faults,
+    substitute,
+)
 from flowcore.settings import ParamSpec
 from flowcore.shapes import Flag, type_name
 from flowcore.values import MAX_DEPTH, ValueFormError
 
+_CLOSE: Final = 0.75
+"""How much an unknown field resembles a known one that it is meant rather than what the hint says."""
 _PARAM_PLACES = (
     "params can stand in config, key and when; elsewhere use ${NAME:-default} from the environment"
 )
+
+
+def _or_else(name: str, known: tuple[str, ...], hint: str) -> str:
+    """The remedy for an unknown field where it may belong elsewhere; empty where a known one is meant."""
+    if not hint or near_words(name, known, cutoff=_CLOSE):
+        return ""
+    elsewhere = hint.replace("{}", name)
+    near = near_words(name, known)
+    return f"did you mean {near[0]!r}? {elsewhere[0].upper()}{elsewhere[1:]}" if near else elsewhere
+
+
+class Params(msgspec.Struct, frozen=True):
+    """The params a workflow declares, and where."""
+
+    specs: Mapping[str, ParamSpec]
+    at: Path
 
 
 class FieldReader:
@@ -41,11 +67,22 @@ class FieldReader:
         known: tuple[str, ...] | None = None,
         *,
         what: str = "",
+        hint: str = "",
         keep_empty: bool = False,
     ) -> dict[str, object]:
-        """`data` as a mapping of its known fields, those left empty left out; anything else is noted."""
+        """`data` as a mapping of its known fields, those left empty left out; anything else is noted.
+
+        Args:
+            data: what stands there.
+            at: where.
+            known: names of fields; None: any.
+            what: a field is called in messages.
+            hint: what to do about an unknown field that resembles no known one; `{}` is its name.
+            keep_empty: keep the fields that are null.
+        """
         if not isinstance(data, dict):
-            self.findings.add(at, f"must be a mapping, not {type_name(data)}", value=data)
+            if not self.findings.refuses(at):
+                self.findings.add(at, f"must be a mapping, not {type_name(data)}", value=data)
             return {}
         fields: dict[str, object] = {}
         for name, value in cast("dict[object, object]", data).items():
@@ -54,7 +91,7 @@ class FieldReader:
                     at, f"has the key {shown(name)}, which is not text", remedy="put it in quotes"
                 )
             elif known is not None and name not in known:
-                self.findings.add_unknown(at, name, known, what=what)
+                self.findings.add_unknown(at, name, known, what=what, remedy=_or_else(name, known, hint))
             elif known is None or keep_empty or value is not None:
                 fields[name] = value
         return fields
@@ -71,7 +108,7 @@ class FieldReader:
         """The text of a field; None when it is not there or was refused."""
         here = (*at, name)
         if name not in fields:
-            if required:
+            if required and not self.findings.refuses(here):
                 self.findings.add(here, "is missing", remedy=f"add it: {name}: ...")
             return None
         value = self.plain(fields[name], here)
@@ -92,7 +129,7 @@ class FieldReader:
         read = given if given is NOTHING else Flag().read(given, (*at, name), self.findings)
         return read if isinstance(read, bool) else default
 
-    def expression(self, data: object, at: Path, params: Mapping[str, ParamSpec]) -> object:
+    def expression(self, data: object, at: Path, params: Params) -> object:
         """Text with its environment references resolved and those to params kept as they are."""
         text = self._resolved(data, at) if isinstance(data, str) else data
         if isinstance(text, ParamText):
@@ -102,11 +139,11 @@ class FieldReader:
             self.declared([(at, name) for name in expression_params(text)], params)
         return text
 
-    def declared(self, references: Iterable[tuple[Path, str]], params: Mapping[str, ParamSpec]) -> None:
+    def declared(self, references: Iterable[tuple[Path, str]], params: Params) -> None:
         """Note the references to params that are not declared."""
         for at, name in dict.fromkeys(references):
-            if name not in params:
-                self.findings.add_undeclared(at, name, params)
+            if name not in params.specs and not self.findings.refuses((*params.at, name)):
+                self.findings.add_undeclared(at, name, params.specs)
 
     def constant(self, data: object, at: Path) -> object:
         """A value without references to params."""
@@ -165,8 +202,9 @@ class FieldReader:
     def _resolved(self, text: str, at: Path) -> str | ParamText | msgspec.UnsetType:
         try:
             return substitute(text, self._env)
-        except ReferenceFault as fault:
-            self.findings.add(at, str(fault), value=str(text), remedy=fault.remedy)
+        except ReferenceFault:
+            for fault in reference_faults(text, self._env):
+                self.findings.add(at, str(fault), value=str(text), remedy=fault.remedy)
             return NOTHING
 
     def _too_deep(self, at: Path) -> bool:

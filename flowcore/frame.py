@@ -36,6 +36,7 @@ class Opened:
     """
 
     __slots__ = (
+        "charged",
         "cursor",
         "executions",
         "failures",
@@ -48,6 +49,7 @@ class Opened:
         "members",
         "outcomes",
         "parents",
+        "places",
         "positions",
         "records",
         "scope",
@@ -81,6 +83,8 @@ class Opened:
         self.positions = positions
         self.parents = parents
         """For each row the row of the outer scope it came from; None in a root scope."""
+        self.places: Sequence[int] | None = None
+        """For each row its number among all children of its parent; only where executions are kept."""
         self.members: Sequence[Sequence[tuple[Opened, int]]] | None = None
         """For rows made of several rows (a batch): all of those; `parents` has the first."""
         self.ledger: Any = None
@@ -99,6 +103,8 @@ class Opened:
         """The first failure of each row, kept likewise."""
         self.kept: Any = None
         """Values joins keep of this frame's rows for their children."""
+        self.charged: list[int] | None = None
+        """Bytes charged for what nodes made of each row; None: nothing for any of them."""
 
     def forget(self) -> None:
         """Let go of what was known of the rows, all settled; places and positions stay until committed."""
@@ -118,6 +124,17 @@ class Opened:
             return (self.seq, row)
         parent, parent_row = self.parents[row]
         return (*parent.order(parent_row), self.seq, row)
+
+    def path(self, row: int) -> str:
+        """The lineage of a row within its root record, the same whenever that runs again: `3/0`.
+
+        Empty for the root row itself. Only where `places` are known.
+        """
+        opened, found = self, list[str]()
+        while opened.parents is not None and opened.places is not None:
+            found.append(str(opened.places[row]))
+            opened, row = opened.parents[row]
+        return "/".join(reversed(found))
 
     def roots(self, row: int) -> list[tuple[Opened, int]]:
         """Every root record a row descends from, each once."""

@@ -66,12 +66,41 @@ class Graph(Generic[N]):
             return (*ring[start:], *ring[:start], ring[start])
         return None
 
+    def cycles(self, most: int = 20) -> list[tuple[N, ...]]:
+        """Cycles, the first node of each repeated at its end; without the last edge of each there is none.
+
+        Args:
+            most: no more than that many; the cost is linear for each.
+        """
+        found: list[tuple[N, ...]] = []
+        graph: Graph[N] = self
+        while len(found) < most and (ring := graph.cycle()) is not None:
+            found.append(ring)
+            closing = ring[-2:]
+            graph = Graph(
+                self.children,
+                (
+                    (node, child)
+                    for node, children in graph.children.items()
+                    for child in children
+                    if (node, child) != closing
+                ),
+            )
+        return found
+
     def topological_order(self) -> list[N]:
         """Parents before children; among those that are free, the one declared first.
 
         Raises:
             CycleFoundError: there is a cycle; attribute `nodes`.
         """
+        order = self.order_before_cycles()
+        if len(order) < len(self.children):
+            raise _cycle_error(self.cycle() or ())
+        return order
+
+    def order_before_cycles(self) -> list[N]:
+        """As `topological_order`, without the nodes on a cycle and behind one."""
         rank = {node: index for index, node in enumerate(self.children)}
         names = list(self.children)
         waiting = {node: len(parents) for node, parents in self.parents.items()}
@@ -84,8 +113,6 @@ class Graph(Generic[N]):
                 waiting[child] -= 1
                 if not waiting[child]:
                     heapq.heappush(free, rank[child])
-        if len(order) < len(names):
-            raise _cycle_error(self.cycle() or ())
         return order
 
     def descendants(self, start: Iterable[N]) -> set[N]:

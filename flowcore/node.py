@@ -16,14 +16,15 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
 )
-from datetime import timedelta
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Final, Generic, TypeVar, Unpack, cast, get_args, get_origin
 
 import msgspec
 
+from flowcore.assignable import is_stream
 from flowcore.context import BatchContext, NodeContext
 from flowcore.definition import (
     NODE_KINDS,
@@ -32,6 +33,7 @@ from flowcore.definition import (
     NodeKind,
     Offload,
     Port,
+    check_function,
     check_type_name,
     port_of,
     ports_of_struct,
@@ -39,33 +41,33 @@ from flowcore.definition import (
     type_arguments,
 )
 from flowcore.errors import DefinitionError
-from flowcore.policies import Batch, Concurrency, NodePolicies, OnError, RetryPolicy
+from flowcore.findings import Findings
+from flowcore.policies import NO_POLICIES, NodePolicies, PolicyFields
+from flowcore.shapes import read_declared
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C")
 I = TypeVar("I")  # noqa: E741 - inputs, as in Node[C, I, O]
 O = TypeVar("O")  # noqa: E741 - outputs
 
-_ITERATORS = (Iterator, Generator, AsyncIterator, AsyncGenerator, AsyncIterable)
+_FUNCTION_KINDS: Final = NODE_KINDS - {"operator"}
+_CLASS_KINDS: Final = frozenset({"map", "filter", "expand"})
+_ASYNC_ITERATORS = (AsyncIterator, AsyncGenerator, AsyncIterable)
+_ITERATORS = (Iterator, Generator, *_ASYNC_ITERATORS)
 
 
-def node(  # noqa: PLR0913 - one keyword per option
+def node(  # noqa: PLR0913 - one keyword per thing a node may say
     type: str,
     *,
     kind: NodeKind | None = None,
     category: str | None = None,
-    concurrency: int | Concurrency | None = None,
-    timeout: timedelta | None = None,
-    retry: RetryPolicy | None = None,
-    on_error: OnError | None = None,
-    batch: Batch | None = None,
-    key: str | None = None,
-    resource: str | None = None,
-    max_children: int | None = None,
     offload: Offload | None = None,
     computes: str | None = None,
+    waits: bool = False,
+    delays: str | None = None,
     idempotent: bool = True,
     deterministic: bool = False,
+    **policies: Unpack[PolicyFields],
 ) -> Callable[[F], F]:
     """Declare a function as a node type.
 
@@ -74,33 +76,27 @@ def node(  # noqa: PLR0913 - one keyword per option
         kind: how rows change; read from the signature when not given: a generator is `expand`, all else
             `map`.
         category: the group it is listed under; the first part of `type` when not given.
-        concurrency: rows in work at once; a `Concurrency` also says in which order they leave.
-        timeout: of one attempt.
-        retry: what to do after a failed attempt.
-        on_error: what a row does that failed for good.
-        batch: the function takes several rows at once, and answers each.
-        key: expression for the key of a row, for `by_key` order and keyed state.
-        resource: name of a limit shared by several nodes.
-        max_children: rows one row may expand to.
         offload: run a blocking function in a `thread`, a CPU-bound one in a `process`.
         computes: the config field (Expression or Template) that is the node's result; compiled into its
             neighbours.
+        waits: it may call `ctx.wait`, for a person or a system: a coroutine that takes a NodeContext.
+        delays: the config field, a `timedelta`, that says how long a row waits in `ctx.sleep`: in a
+            continuous run
+            the engine stores the row where that is longer than `max_hold`, and calls the node again then.
         idempotent: calling twice with one input does no harm; retries of other errors than refusals need it.
         deterministic: equal inputs give equal outputs.
+        policies: how it runs unless a workflow says otherwise, as in a file: `concurrency=64`,
+            `timeout=timedelta(seconds=2)`, `retry=RetryPolicy(...)`, `batch=Batch(...)`; see `NodePolicies`.
+            With `batch` the function takes several rows at once, and answers each.
 
     Raises:
         DefinitionError: the signature cannot be used; the message names the parameter and what to write.
+        ValidationFailedError: policies are wrong; every one is listed.
     """
-    policies = NodePolicies(
-        key=key,
-        concurrency=Concurrency(max=concurrency) if isinstance(concurrency, int) else concurrency,
-        timeout=timeout,
-        retry=retry,
-        on_error=on_error,
-        batch=batch,
-        resource=resource,
-        max_children=max_children,
-    )
+    if callable(type):
+        name = getattr(type, "__name__", "function")
+        raise DefinitionError(f"@node needs the type's name: write @node('text.clean') above {name!r}")
+    said = _policies(type, policies)
 
     def declare(function: F) -> F:
         definition = _define_function(
@@ -108,9 +104,11 @@ def node(  # noqa: PLR0913 - one keyword per option
             type,
             kind,
             category,
-            policies,
+            said,
             offload=offload,
             computes=computes,
+            waits=waits,
+            delays=delays,
             idempotent=idempotent,
             deterministic=deterministic,
         )
@@ -118,6 +116,13 @@ def node(  # noqa: PLR0913 - one keyword per option
         return function
 
     return declare
+
+
+def _policies(type_name: str, given: PolicyFields) -> NodePolicies:
+    findings = Findings()
+    read = read_declared(NodePolicies, dict(given), (), findings)
+    findings.raise_if_any(f"node {type_name!r}")
+    return NO_POLICIES if isinstance(read, msgspec.UnsetType) else read
 
 
 def _define_function(  # noqa: PLR0913 - what `node` was given
@@ -129,14 +134,15 @@ def _define_function(  # noqa: PLR0913 - what `node` was given
     *,
     offload: Offload | None,
     computes: str | None,
+    waits: bool,
+    delays: str | None,
     idempotent: bool,
     deterministic: bool,
 ) -> NodeDefinition:
     check_type_name(type_name, function)
-    if kind is not None and kind not in NODE_KINDS:
-        raise DefinitionError(
-            f"node {type_name!r}: kind={kind!r} is not one of {', '.join(sorted(NODE_KINDS))}", type=type_name
-        )
+    check_function(type_name, function, "node")
+    _check_choice(type_name, "kind", kind, _FUNCTION_KINDS)
+    _check_choice(type_name, "offload", offload, get_args(Offload))
     annotations = resolve_annotations(function)
     inputs: list[Port] = []
     config_fields: list[Any] = []
@@ -186,7 +192,7 @@ def _define_function(  # noqa: PLR0913 - what `node` was given
         if config_fields
         else None,
         policies=policies,
-        is_async=inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function),
+        is_async=_is_async(function, returns),
         is_class=False,
         structured_output=structured,
         batched=batched,
@@ -194,6 +200,8 @@ def _define_function(  # noqa: PLR0913 - what `node` was given
         context=context,
         context_name=context_name,
         computes=computes,
+        waits=waits,
+        delays=delays,
         idempotent=idempotent,
         deterministic=deterministic,
         category=category or type_name.partition(".")[0],
@@ -224,42 +232,28 @@ class Node(Generic[C, I, O]):
     __flow_node__: ClassVar[NodeDefinition]
     config: C
 
-    def __init_subclass__(  # noqa: PLR0913 - one keyword per option
+    def __init_subclass__(
         cls,
         *,
         type: str | None = None,
         kind: NodeKind = "map",
         category: str | None = None,
-        concurrency: int | Concurrency | None = None,
-        timeout: timedelta | None = None,
-        retry: RetryPolicy | None = None,
-        on_error: OnError | None = None,
-        batch: Batch | None = None,
-        key: str | None = None,
-        resource: str | None = None,
+        waits: bool = False,
         idempotent: bool = True,
         deterministic: bool = False,
         exclusive_outputs: bool = False,
-        **kwargs: Any,
+        **policies: Unpack[PolicyFields],
     ) -> None:
-        super().__init_subclass__(**kwargs)
+        super().__init_subclass__()
         if type is None:
             return
-        policies = NodePolicies(
-            key=key,
-            concurrency=Concurrency(max=concurrency) if isinstance(concurrency, int) else concurrency,
-            timeout=timeout,
-            retry=retry,
-            on_error=on_error,
-            batch=batch,
-            resource=resource,
-        )
         cls.__flow_node__ = _define_class(
             cls,
             type,
             kind,
             category,
-            policies,
+            _policies(type, policies),
+            waits=waits,
             idempotent=idempotent,
             deterministic=deterministic,
             exclusive=exclusive_outputs,
@@ -288,18 +282,26 @@ class Node(Generic[C, I, O]):
         """After the last row, whatever happened."""
 
 
-def _define_class(
+def _define_class(  # noqa: PLR0913 - what `Node` was given
     cls: type[Node[Any, Any, Any]],
     type_name: str,
     kind: NodeKind,
     category: str | None,
     policies: NodePolicies,
     *,
+    waits: bool,
     idempotent: bool,
     deterministic: bool,
     exclusive: bool,
 ) -> NodeDefinition:
     check_type_name(type_name, cls)
+    _check_choice(type_name, "kind", kind, _CLASS_KINDS)
+    if cls.execute is Node[Any, Any, Any].execute:
+        raise DefinitionError(
+            f"node {type_name!r} ({cls.__qualname__}) has no execute method; define it: "
+            "async def execute(self, inputs, ctx)",
+            type=type_name,
+        )
     config_type, in_type, out_type = type_arguments(cls, Node)
     if not (isinstance(in_type, type) and issubclass(in_type, msgspec.Struct)):
         raise DefinitionError(
@@ -323,7 +325,7 @@ def _define_class(
         if isinstance(config_type, type) and issubclass(config_type, msgspec.Struct)
         else None,
         policies=policies,
-        is_async=inspect.iscoroutinefunction(execute) or inspect.isasyncgenfunction(execute),
+        is_async=_is_async(execute, resolve_annotations(execute).get("return", Any)),
         is_class=True,
         input_type=in_type,
         structured_output=structured,
@@ -331,6 +333,7 @@ def _define_class(
         exclusive_outputs=exclusive,
         context="node",
         context_name="ctx",
+        waits=waits,
         idempotent=idempotent,
         deterministic=deterministic,
         category=category or type_name.partition(".")[0],
@@ -348,6 +351,13 @@ def _is_ports(struct: type[msgspec.Struct]) -> bool:
     )
 
 
+def _is_async(function: Callable[..., Any], returns: Any) -> bool:
+    """Whether what it gives has to be awaited, by its kind of function or by what it says it returns."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return True
+    return get_origin(returns) in _ASYNC_ITERATORS or returns in _ASYNC_ITERATORS
+
+
 def check_definition(definition: NodeDefinition) -> None:
     """Refuse what no compiler could use.
 
@@ -363,6 +373,8 @@ def check_definition(definition: NodeDefinition) -> None:
             f"{len(definition.inputs)}",
             type=definition.type,
         )
+    if definition.kind in ("expand", "collect", "batch"):
+        _check_changes_rows(definition, name)
     if definition.offload is not None and definition.is_async:
         raise DefinitionError(
             f"{name} is a coroutine and cannot be offloaded to a {definition.offload}; write a plain "
@@ -385,13 +397,107 @@ def check_definition(definition: NodeDefinition) -> None:
             "'process'",
             type=definition.type,
         )
-    if definition.computes is not None and (
-        definition.config_type is None or definition.computes not in definition.config_type.__struct_fields__
-    ):
+    if definition.offload is not None:
+        _check_offloaded_streams(definition, name)
+    _check_waits(definition, name)
+    _check_delays(definition, name)
+    if definition.computes is not None and not _has_field(definition, definition.computes):
         raise DefinitionError(
             f"{name} computes {definition.computes!r}, which is not one of its configuration fields",
             type=definition.type,
         )
+
+
+def _has_field(definition: NodeDefinition, name: str) -> bool:
+    return definition.config_type is not None and name in definition.config_type.__struct_fields__
+
+
+def _check_waits(definition: NodeDefinition, name: str) -> None:
+    """Only one call for one row can be put off until there is an answer.
+
+    Raises:
+        DefinitionError: with the remedy.
+    """
+    if not definition.waits:
+        return
+    fault = ""
+    if definition.kind not in ("map", "filter"):
+        fault = f"is of kind {definition.kind!r}: wait in a node before or after it"
+    elif definition.batched:
+        fault = "works on batches, whose rows do not wait together; leave batch out"
+    elif not definition.is_async:
+        fault = "is no coroutine; write it as 'async def'"
+    elif definition.context != "node":
+        fault = "takes no NodeContext, and so cannot call ctx.wait; add the parameter 'ctx: NodeContext'"
+    if fault:
+        raise DefinitionError(f"{name} says waits=True, and {fault}", type=definition.type)
+
+
+def _check_delays(definition: NodeDefinition, name: str) -> None:
+    """Only one call for one row can be put off until its time has come.
+
+    Raises:
+        DefinitionError: with the remedy.
+    """
+    field = definition.delays
+    if field is None:
+        return
+    fault = ""
+    if not _has_field(definition, field):
+        fault = "which is not one of its configuration fields"
+    elif definition.waits:
+        fault = "and waits=True: let it do one of the two"
+    elif definition.kind not in ("map", "filter") or definition.batched or not definition.is_async:
+        fault = "and is no coroutine for one row; make it one"
+    elif definition.context != "node":
+        fault = "and takes no NodeContext, whose sleep is what is put off; add a parameter ctx: NodeContext"
+    if fault:
+        raise DefinitionError(f"{name} says delays={field!r}, {fault}", type=definition.type)
+
+
+def _check_offloaded_streams(definition: NodeDefinition, name: str) -> None:
+    """A stream lives on the event loop: a thread may make one and pass it on, a process neither.
+
+    Raises:
+        DefinitionError: a port says otherwise.
+    """
+    inputs = [port.name for port in definition.inputs if is_stream(port.annotation)]
+    if inputs:
+        raise DefinitionError(
+            f"{name} runs in a {definition.offload} and takes a Stream at {inputs[0]!r}, which only a "
+            "coroutine can read; make it a coroutine, or put stream.collect before it",
+            type=definition.type,
+        )
+    if definition.offload == "process" and any(is_stream(port.annotation) for port in definition.outputs):
+        raise DefinitionError(
+            f"{name} runs in a process and returns a Stream, which cannot cross; make it a coroutine, or "
+            "return a list",
+            type=definition.type,
+        )
+
+
+def _check_changes_rows(definition: NodeDefinition, name: str) -> None:
+    """Refuse ways to write a node that changes the number of rows which nothing would carry out.
+
+    Raises:
+        DefinitionError: with the remedy.
+    """
+    kind, function = definition.kind, definition.implementation
+    fault = ""
+    if definition.offload is not None:
+        fault = (
+            f"cannot be offloaded to a {definition.offload}; offload the work to a node before or after it"
+        )
+    elif kind == "expand":
+        function = function.execute if definition.is_class else function
+        if inspect.iscoroutinefunction(function):
+            fault = "is a coroutine that gives an iterator; write it with yield, as an asynchronous generator"
+    elif definition.is_async:
+        fault = "is a coroutine, and nothing would await it; write a plain function"
+    elif definition.context is not None:
+        fault = "takes a context, but its rows stem from several calls; remove it"
+    if fault:
+        raise DefinitionError(f"{name} is of kind {kind!r}: it {fault}", type=definition.type)
 
 
 def _context_kind(annotation: Any) -> ContextKind | None:
@@ -425,6 +531,13 @@ def _out_type(kind: NodeKind, returns: Any, *, batched: bool, inputs: list[Port]
         arguments = get_args(returns)
         return arguments[0] if arguments else Any
     return returns
+
+
+def _check_choice(type_name: str, option: str, given: str | None, known: Iterable[str]) -> None:
+    if given is not None and given not in known:
+        raise DefinitionError(
+            f"node {type_name!r}: {option}={given!r} is not one of {', '.join(sorted(known))}", type=type_name
+        )
 
 
 def definition_of(thing: object) -> NodeDefinition | None:

@@ -15,15 +15,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from flowcore.definition import NodeDefinition, Port, check_type_name, resolve_annotations
+from flowcore.definition import (
+    NodeDefinition,
+    Port,
+    check_function,
+    check_type_name,
+    resolve_annotations,
+)
 from flowcore.errors import DefinitionError
 from flowcore.policies import NodePolicies
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SETTLES: Final = ("on_entry", "explicit")
 
 
 def operator(
@@ -45,11 +53,16 @@ def operator(
         category: the group it is listed under; the first part of `type` when not given.
 
     Raises:
-        DefinitionError: the signature cannot be used.
+        DefinitionError: the signature, or `settles`, cannot be used.
     """
 
     def declare(function: F) -> F:
         check_type_name(type, function)
+        check_function(type, function, "operator")
+        if settles not in _SETTLES:
+            raise DefinitionError(
+                f"operator {type!r}: settles={settles!r} is not one of {', '.join(_SETTLES)}", type=type
+            )
         parameters = list(inspect.signature(function).parameters)
         if len(parameters) > 1:
             raise DefinitionError(

@@ -15,6 +15,7 @@ from typing import ClassVar, Final, Literal, TypedDict
 import msgspec
 
 from flowcore.findings import Findings
+from flowcore.on_error import OnErrorPolicy, OnErrorShape
 from flowcore.shapes import (
     Choice,
     Declared,
@@ -29,11 +30,11 @@ from flowcore.shapes import (
     Whole,
 )
 
-OnError = Literal["stop_workflow", "continue"]
 Order = Literal["ordered", "by_key", "unordered"]
+WhenOpen = Literal["fail", "wait"]
 
-ON_ERROR_WORDS: Final = ("stop_workflow", "continue")
 ORDER_WORDS: Final = ("ordered", "by_key", "unordered")
+WHEN_OPEN_WORDS: Final = ("fail", "wait")
 
 
 class RetryPolicy(Declared, frozen=True, kw_only=True):
@@ -47,6 +48,8 @@ class RetryPolicy(Declared, frozen=True, kw_only=True):
         jitter: share of the wait that is random, 0 to 1.
         retry_on: names of error classes worth repeating; empty: those whose class says `retriable`, and any
             ConnectionError or TimeoutError.
+        budget: retries per first attempt that all rows of the node, or of its resource, may make together,
+            beside a small reserve; a row whose retry is beyond it fails at once. 0 to 1,000.
     """
 
     max_attempts: int = 3
@@ -55,6 +58,7 @@ class RetryPolicy(Declared, frozen=True, kw_only=True):
     max_delay: timedelta = timedelta(seconds=30)
     jitter: float = 0.2
     retry_on: tuple[str, ...] = ()
+    budget: float = 0.2
 
     title: ClassVar[str] = "retry policy"
     shapes: ClassVar[Mapping[str, Shape]] = {
@@ -64,6 +68,7 @@ class RetryPolicy(Declared, frozen=True, kw_only=True):
         "max_delay": Duration(zero=True),
         "jitter": Number(least=0.0, most=1.0),
         "retry_on": TextList(),
+        "budget": Number(least=0.0, most=1_000.0),
     }
 
     def check(self, findings: Findings) -> None:
@@ -99,16 +104,73 @@ class Batch(Declared, frozen=True, kw_only=True):
 
     Attributes:
         max_items: rows in one call at most.
-        linger: how long the first row may wait for company; 0 takes what is there.
+        linger: how long the first row may wait for company; 0 takes what is there; None: the setting
+            `linger` of the workflow, 0 unless said or decided by its profile.
     """
 
     max_items: int
-    linger: timedelta = timedelta(0)
+    linger: timedelta | None = None
 
     title: ClassVar[str] = "batch"
     shapes: ClassVar[Mapping[str, Shape]] = {
         "max_items": Whole(least=1, most=1_000_000),
-        "linger": Duration(zero=True),
+        "linger": Maybe(Duration(zero=True)),
+    }
+
+
+class Breaker(Declared, frozen=True, kw_only=True):
+    """Stop calling what does not answer: open after enough failures, then let one probe find out.
+
+    A call counts once, however often it was retried. Connections refused, timeouts and 5xx count as failures;
+    429, cancelled calls and errors of the call's own do not.
+
+    Attributes:
+        failures: of the last `window` calls that open it.
+        window: calls looked at.
+        period: calls that ended longer ago are forgotten.
+        open_for: how long calls are refused before a probe.
+        when_open: `fail` the row at once, or `wait`: rows wait, and the source with them.
+    """
+
+    failures: int = 10
+    window: int = 20
+    period: timedelta = timedelta(seconds=60)
+    open_for: timedelta = timedelta(seconds=15)
+    when_open: WhenOpen = "fail"
+
+    title: ClassVar[str] = "breaker"
+    shapes: ClassVar[Mapping[str, Shape]] = {
+        "failures": Whole(least=1, most=10_000),
+        "window": Whole(least=1, most=10_000),
+        "period": Duration(),
+        "open_for": Duration(),
+        "when_open": Choice(*WHEN_OPEN_WORDS),
+    }
+
+    def check(self, findings: Findings) -> None:
+        if self.failures > self.window:
+            remedy = "raise window or lower failures"
+            findings.add(("failures",), f"must not be more than window ({self.window})", remedy=remedy)
+
+
+class Rate(Declared, frozen=True, kw_only=True):
+    """How many calls may begin per time.
+
+    Attributes:
+        rows: calls, or rows of batches, in `per`.
+        per: the time.
+        burst: how many may begin at once after a pause; never fewer than a batch has rows.
+    """
+
+    rows: int
+    per: timedelta = timedelta(seconds=1)
+    burst: int = 1
+
+    title: ClassVar[str] = "rate"
+    shapes: ClassVar[Mapping[str, Shape]] = {
+        "rows": Whole(least=1, most=1_000_000_000),
+        "per": Duration(),
+        "burst": Whole(least=1, most=1_000_000_000),
     }
 
 
@@ -118,20 +180,27 @@ class NodePolicies(Declared, frozen=True, kw_only=True):
     Attributes:
         key: expression for the key of a row, for `by_key` order and keyed state.
         concurrency: rows in work at once and their order.
-        timeout: of one attempt.
-        retry: what to do after a failed attempt.
-        on_error: what a row does that failed for good.
+        timeout: of one attempt; for an asynchronous generator, of each child it is asked for.
+        total_timeout: of all attempts of a row and the waits between them.
+        retry: what to do after a failed attempt; a generator is begun anew only until a child has left.
+        breaker: stop calling what does not answer; shared by all nodes of the same `resource`.
+        rate: how many calls may begin per time; for an asynchronous generator, how many may be begun.
+        on_error: what a row does that failed for good; `dead_letter` needs `settings.dead_letter`, with a
+            `Fallback` it goes on.
         batch: give the node several rows at once.
         resource: name of a limit shared by several nodes, set in `settings.limits.resources`.
         max_children: rows one row may expand to.
-        max_output_bytes: size of one output; a larger one fails its row.
+        max_output_bytes: size of one output (`flowcore.sizes` says what counts); a larger one fails its row.
     """
 
     key: str | None = None
     concurrency: Concurrency | None = None
     timeout: timedelta | None = None
+    total_timeout: timedelta | None = None
     retry: RetryPolicy | None = None
-    on_error: OnError | None = None
+    breaker: Breaker | None = None
+    rate: Rate | None = None
+    on_error: OnErrorPolicy | None = None
     batch: Batch | None = None
     resource: str | None = None
     max_children: int | None = None
@@ -142,8 +211,11 @@ class NodePolicies(Declared, frozen=True, kw_only=True):
         "key": Maybe(Text()),
         "concurrency": Maybe(Nested(Concurrency, bare="max")),
         "timeout": Maybe(Duration()),
+        "total_timeout": Maybe(Duration()),
         "retry": Maybe(Nested(RetryPolicy)),
-        "on_error": Maybe(Choice(*ON_ERROR_WORDS)),
+        "breaker": Maybe(Nested(Breaker)),
+        "rate": Maybe(Nested(Rate, bare="rows")),
+        "on_error": Maybe(OnErrorShape(of_node=True)),
         "batch": Maybe(Nested(Batch, bare="max_items")),
         "resource": Maybe(Text(max_length=256)),
         "max_children": Maybe(Whole(least=1)),
@@ -157,8 +229,11 @@ class PolicyFields(TypedDict, total=False):
     key: str | None
     concurrency: Concurrency | int | Mapping[str, object] | None
     timeout: timedelta | str | None
+    total_timeout: timedelta | str | None
     retry: RetryPolicy | Mapping[str, object] | None
-    on_error: OnError | None
+    breaker: Breaker | Mapping[str, object] | None
+    rate: Rate | int | Mapping[str, object] | None
+    on_error: OnErrorPolicy | Literal["retry_workflow"] | Mapping[str, object] | None
     batch: Batch | int | Mapping[str, object] | None
     resource: str | None
     max_children: int | None

@@ -137,6 +137,17 @@ def substitute(text: str, env: Mapping[str, str]) -> str | ParamText:
     return FromEnvironment(joined) if isinstance(joined, str) and _WHOLE.fullmatch(text) else joined
 
 
+def reference_faults(text: str, env: Mapping[str, str]) -> list[ReferenceFault]:
+    """Why `substitute` refuses a text: each fault once, in order."""
+    faults: dict[str, ReferenceFault] = {}
+    for match in _TOKEN.finditer(text):
+        try:
+            _resolve(match, env)
+        except ReferenceFault as fault:
+            faults.setdefault(str(fault), fault)
+    return list(faults.values())
+
+
 def escape(text: str) -> str:
     """`text` written so that `substitute` gives it back unchanged."""
     return _DOLLARS.sub(_doubled, text)

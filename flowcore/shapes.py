@@ -10,6 +10,7 @@ a finding and returns `NOTHING`; `read(write(native))` gives the native value ba
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from flowcore.references import FromEnvironment, plain_scalar
 S = TypeVar("S", bound="Declared")
 
 MAX_WHOLE: Final = (1 << 63) - 1
+_OTHER_NAMES: Final = {"SecretRef": "a secret", "ParamText": "a reference to a param"}
 
 
 class Shape(ABC):
@@ -111,7 +113,7 @@ class Flag(Shape):
     def read(self, value: object, path: Path, findings: Findings) -> object:
         value = _typed(value)
         if type(value) is not bool:
-            return _refuse(findings, path, value, "must be true or false")
+            return _refuse(findings, path, value, "must be true or false", truth_remedy(value))
         return value
 
     def schema(self) -> dict[str, object]:
@@ -223,23 +225,45 @@ class TextList(Shape):
         return {"type": "array", "items": {"type": "string"}}
 
 
-class WholeByName(Shape):
-    """A mapping from names to whole numbers of at least 1."""
+class ByName(Shape):
+    """A mapping from names to values of one shape."""
+
+    def __init__(self, each: Shape) -> None:
+        self._each = each
 
     def read(self, value: object, path: Path, findings: Findings) -> object:
         if not isinstance(value, Mapping):
-            return _refuse(
-                findings, path, value, f"must be a mapping of names to numbers, not {type_name(value)}"
-            )
+            return _refuse(findings, path, value, f"must be a mapping by name, not {type_name(value)}")
         read: dict[str, object] = {}
-        for name, number in cast("Mapping[object, object]", value).items():
+        for name, given in cast("Mapping[object, object]", value).items():
             if not isinstance(name, str) or not name:
                 return _refuse(findings, path, name, "must have names as keys")
-            read[name] = Whole(least=1).read(number, (*path, name), findings)
-        return NOTHING if NOTHING in read.values() else read
+            read[name] = self._each.read(given, (*path, name), findings)
+        return NOTHING if any(each is NOTHING for each in read.values()) else read
+
+    def write(self, value: object) -> object:
+        return {name: self._each.write(each) for name, each in cast("Mapping[str, object]", value).items()}
 
     def schema(self) -> dict[str, object]:
-        return {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}}
+        return {"type": "object", "additionalProperties": self._each.schema()}
+
+
+class PlainMapping(Shape):
+    """A mapping by name whose values are left to whoever knows them; nothing at all is an empty one."""
+
+    def read(self, value: object, path: Path, findings: Findings) -> object:
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            return _refuse(findings, path, value, f"must be a mapping of fields, not {type_name(value)}")
+        entries = cast("Mapping[object, object]", value)
+        for name in entries:
+            if not isinstance(name, str):
+                return _refuse(findings, path, name, "must have names as keys")
+        return entries
+
+    def schema(self) -> dict[str, object]:
+        return {"type": "object"}
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,34 +330,59 @@ class Nested(Shape, Generic[S]):
 def read_declared(
     struct: Callable[..., S], value: object, path: Path, findings: Findings
 ) -> S | msgspec.UnsetType:
-    """Read a mapping into `struct`; `NOTHING` when a field is unknown or wrong, each of them noted."""
-    declared = cast("type[S]", struct)
-    if value is NOTHING:
-        return NOTHING  # noted where it was refused
-    if not isinstance(value, Mapping):
-        findings.add(
-            path, f"must be a mapping of {declared.title} fields, not {type_name(value)}", value=value
-        )
-        return NOTHING
+    """Read a mapping into `struct`; `NOTHING` when a field is unknown, wrong or missing, each noted."""
     before = len(findings.problems)
-    fields: dict[str, object] = {}
-    for name, given in cast("Mapping[object, object]", value).items():
-        if not isinstance(name, str) or name not in declared.shapes:
-            findings.add_unknown(
-                path,
-                name if isinstance(name, str) else shown(name),
-                declared.shapes,
-                what=f"{declared.title} field",
-            )
-        else:
-            fields[name] = declared.shapes[name].read(given, (*path, name), findings)
-    if len(findings.problems) > before:
+    fields = _fields(cast("type[S]", struct), value, path, findings)
+    if fields is None:
+        return NOTHING
+    missing = [name for name in _required(cast("type[S]", struct)) if name not in fields]
+    for name in missing:
+        if not findings.refuses((*path, name)):
+            findings.add((*path, name), "is missing", remedy=f"add it: {name}: ...")
+    if missing or len(findings.problems) > before:
         return NOTHING
     try:
-        return declared(**fields)
+        return struct(**fields)
     except ValidationFailedError as failed:
         findings.include(failed.problems, path)
         return NOTHING
+
+
+def read_sound(struct: type[S], value: object, path: Path, findings: Findings) -> S:
+    """Read into `struct` the fields that are right, the others noted; every field has a default."""
+    fields = _fields(struct, value, path, findings) or {}
+    sound = {name: field for name, field in fields.items() if field is not NOTHING}
+    try:
+        return struct(**sound)
+    except ValidationFailedError as failed:
+        findings.include(failed.problems, path)
+        return struct()
+
+
+@functools.cache
+def _required(struct: type[Declared]) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(struct) if field.required]
+
+
+def _fields(struct: type[S], value: object, path: Path, findings: Findings) -> dict[str, object] | None:
+    """The known fields of a mapping, each read; None when it is no mapping, which is noted."""
+    if value is NOTHING:
+        return None  # noted where it was refused
+    if not isinstance(value, Mapping):
+        findings.add(path, f"must be a mapping of {struct.title} fields, not {type_name(value)}", value=value)
+        return None
+    fields: dict[str, object] = {}
+    for name, given in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or name not in struct.shapes:
+            findings.add_unknown(
+                path,
+                name if isinstance(name, str) else shown(name),
+                struct.shapes,
+                what=f"{struct.title} field",
+            )
+        elif given is not NOTHING:
+            fields[name] = struct.shapes[name].read(given, (*path, name), findings)
+    return fields
 
 
 def declared_schema(struct: type[Declared]) -> dict[str, object]:
@@ -345,7 +394,24 @@ def declared_schema(struct: type[Declared]) -> dict[str, object]:
             {} if default is None or default is msgspec.NODEFAULT else {"default": shape.write(default)}
         )
         properties[field.name] = shape.schema() | shown_default
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+    required = _required(struct)
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+    }
+
+
+def truth_remedy(value: object) -> str:
+    """What to write for a value meant to be true or false: other readers of YAML take `no` for one."""
+    if not isinstance(value, str):
+        return ""
+    small = value.strip().casefold()
+    if small in ("true", "false"):
+        return f"leave the quotes out: {small}"
+    meant = "true" if small in ("yes", "y", "on") else "false" if small in ("no", "n", "off") else ""
+    return f"write {meant}" if meant else ""
 
 
 def type_name(value: object) -> str:
@@ -354,7 +420,7 @@ def type_name(value: object) -> str:
         type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "text",
         bytes: "bytes", list: "a list", dict: "a mapping",
     }  # fmt: skip
-    return names.get(type(value), type(value).__name__)
+    return names.get(type(value)) or _OTHER_NAMES.get(type(value).__name__) or type(value).__name__
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

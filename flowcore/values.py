@@ -3,7 +3,7 @@
 Owns: the closed set of value kinds, `Json`, `Stream`, `Secret` and `SecretRef`, and equality that keeps
 kinds apart.
 Does not own: the lossless plain form (flowcore.plain), conversion between kinds (flowcore.coercion),
-resolving a secret (the runtime).
+resolving a secret, producing what a Stream carries (the runtime).
 
 Always holds: 1, 1.0 and True are three values; subclasses (enums, numpy numbers) are none.
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
 
-from flowcore.errors import BuildError, ContractError
+import msgspec
+
+from flowcore.errors import BuildError, ContractError, DefinitionError
 from flowcore.findings import Path, path_text, shown
 
 T_co = TypeVar("T_co", covariant=True)
@@ -83,14 +85,23 @@ class Json:
 
 
 class Stream(ABC, Generic[T_co]):
-    """A live sub-stream as a value: iterate it once, or `share` it first.
+    """A live sub-stream as a value: iterate it once with `async for`, or `share` it first.
 
-    One consumer: a second iteration of an unshared stream is a ContractError, not a split. A stream never
-    enters state, a checkpoint or an outside system; its row settles when the stream has ended or was
-    cancelled.
+    A node makes one with `ctx.stream(items)`. One consumer: a second iteration of an unshared stream is a
+    ContractError, not a split. A stream never enters state, a checkpoint or an outside system; its row
+    settles when the stream has ended or was cancelled. Only the engine subclasses it: a class of a user's
+    own is nothing it could follow, and is refused where it is defined.
     """
 
     __slots__ = ("_taken", "shared")
+
+    def __init_subclass__(cls, *, engine: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not engine:
+            raise DefinitionError(
+                f"class {cls.__qualname__!r} derives from Stream, but the engine could not tell when one of "
+                "that class has ended; give what it yields to ctx.stream(...), and pass on what that returns"
+            )
 
     def __init__(self, *, shared: bool = False) -> None:
         self.shared: Final = shared
@@ -99,7 +110,8 @@ class Stream(ABC, Generic[T_co]):
     def __aiter__(self) -> AsyncIterator[T_co]:
         if self._taken and not self.shared:
             raise ContractError(
-                "this Stream already has its one consumer; call share() before connecting it to several",
+                f"{self!r} already has its one consumer; call share() before connecting it to several "
+                "(in a workflow, put stream.share in between), or collect it once",
                 stream=self,
             )
         self._taken = True
@@ -110,12 +122,33 @@ class Stream(ABC, Generic[T_co]):
         """A new consumer; called once, or once per consumer of a shared stream."""
 
     @abstractmethod
-    def share(self, capacity: int = 64) -> Stream[T_co]:
-        """The same items for several consumers; the slowest may lag `capacity` items, then all wait."""
+    def share(self, capacity: int = 64) -> SharedStream[T_co]:
+        """The same items for several consumers; the slowest may lag `capacity` items, then all wait.
+
+        It takes this stream's place: share it before anything is read. A shared stream gives itself.
+
+        Raises:
+            ContractError: the stream has its consumer already.
+        """
 
     @abstractmethod
     def cancel(self) -> None:
-        """No more items are wanted; idempotent."""
+        """No more items are wanted: the producer is closed; idempotent, and nothing once it has ended."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is live and never copied or pickled; consume it first")
+
+
+class SharedStream(Stream[T_co], engine=True):
+    """A Stream for several consumers: each gets every item, or a ContractError when it comes too late.
+
+    What `share()` returns. As an annotation it tells the compiler that a port may feed several nodes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(shared=True)
 
 
 Value: TypeAlias = (
@@ -181,6 +214,8 @@ _KINDS: Final[dict[type, Kind]] = {
     type(None): "null", bool: "bool", int: "int", float: "float", str: "str", bytes: "bytes", Json: "json",
     list: "list", dict: "dict",
 }  # fmt: skip
+_HOLDERS: Final = (list, tuple, dict, msgspec.Struct)
+"""What `streams_in` looks into."""
 _REMEDIES: Final = {
     **dict.fromkeys(("tuple", "set", "frozenset"), "use a list"),
     **dict.fromkeys(("datetime", "date", "time"), "use its isoformat() text"),
@@ -197,6 +232,32 @@ def kind_of(value: object) -> Kind | None:
     """The kind of a value; None for what is not a value at all (subclasses such as enums included)."""
     kind = _KINDS.get(type(value))
     return "stream" if kind is None and isinstance(value, Stream) else kind
+
+
+def streams_in(value: object) -> list[Stream[Any]]:
+    """Every Stream a value is or holds, each once: lists, tuples, dicts and structs are looked into.
+
+    Cost: O(parts of the value); nothing is consumed.
+    """
+    found: dict[int, Stream[Any]] = {}
+    seen: set[int] = set()
+    waiting: list[object] = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Stream):
+            found[id(cast("object", part))] = cast("Stream[Any]", part)
+        elif isinstance(part, _HOLDERS) and id(cast("object", part)) not in seen:
+            seen.add(id(cast("object", part)))
+            waiting.extend(_parts_of(cast("object", part)))
+    return list(found.values())
+
+
+def _parts_of(holder: object) -> Iterable[object]:
+    if isinstance(holder, dict):
+        return cast("dict[object, object]", holder).values()
+    if isinstance(holder, msgspec.Struct):
+        return [getattr(holder, name) for name in holder.__struct_fields__]
+    return cast("list[object]", holder)
 
 
 def same_value(left: object, right: object) -> bool:

@@ -18,8 +18,17 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack, cast, runtime_checka
 import msgspec
 
 from flowcore.connection import Connection, ConnectionKind, make_connection, parse_endpoint
-from flowcore.errors import BuildError
-from flowcore.findings import Findings, Mark, Path, did_you_mean, path_text, shown
+from flowcore.errors import BuildError, Problem
+from flowcore.findings import (
+    NOTHING_REFUSED,
+    Findings,
+    Mark,
+    Path,
+    Refused,
+    did_you_mean,
+    path_text,
+    shown,
+)
 from flowcore.ids import NodeId, WorkflowId, check_node_id, node_id_fault, suggest_node_id
 from flowcore.policies import NO_POLICIES, NodePolicies, PolicyFields
 from flowcore.references import parse_params
@@ -106,6 +115,9 @@ class NodeHandle:
 Endpoint: TypeAlias = NodeHandle | PortRef | str
 
 
+_MADE_WITH: Final = frozenset({"name", "id", "version", "description", "params", "settings"})
+
+
 class Workflow:
     """A graph of nodes under a name: build it with `add`, `connect` and `chain`, or load it from a file.
 
@@ -148,9 +160,21 @@ class Workflow:
         """Functions and classes given to `add`, by type name; found before the registry's."""
         self.marks: Mapping[Path, Mark] = {}
         """Where each path was written, when the workflow was loaded from a file; no part of equality."""
+        self.problems: Sequence[Problem] = ()
+        """What is known to be wrong with it; only a draft (flowcore.draft) has any."""
+        self.refused: Refused = NOTHING_REFUSED
+        """Where its content is a guess, because what stands there was refused; only in a draft."""
         self._nodes: Final[dict[NodeId, NodeSpec]] = {}
         self._connections: Final[list[Connection]] = []
         self._known: Final[set[Connection]] = set()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """What a workflow is made with stays: what is kept warm of it would not follow."""
+        if name in _MADE_WITH and name in self.__dict__:
+            raise WorkflowError(
+                f"{name} of a workflow cannot be changed; say it where it is made: Workflow(..., {name}=...)"
+            )
+        super().__setattr__(name, value)
 
     @property
     def nodes(self) -> Mapping[NodeId, NodeSpec]:

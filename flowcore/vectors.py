@@ -1,8 +1,7 @@
-"""What a provider of models must offer, as protocols, and the form in which a vector travels.
+"""The form in which a vector travels, and how alike two are.
 
-Owns: `EmbeddingProvider`, and `Vector` with its two conversions.
-Does not own: any provider (entry points of group `flowrx.llm_providers`); batching, retries and limits, which
-are the runtime's.
+Owns: `Vector` with its two conversions, `similarity_of`.
+Does not own: providers of models (flowcore.llm).
 
 Always holds: a vector is bytes, so it is an ordinary value: it enters state, files and worker processes as it
 is, and needs no numpy where it only passes through.
@@ -14,7 +13,7 @@ import math
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from flowcore.errors import CoercionError
 
@@ -26,23 +25,7 @@ Vector: TypeAlias = bytes
 
 BYTES_PER_FLOAT: Final = 4
 
-
-class EmbeddingProvider(Protocol):
-    """Turns texts into vectors. Holds no resilience code: the runtime applies what the node declares."""
-
-    @property
-    def name(self) -> str:
-        """The name users write as `provider:`."""
-        ...
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers per vector."""
-        ...
-
-    async def embed(self, texts: Sequence[str], *, model: str) -> Sequence[Vector]:
-        """One vector per text, in order. Never blocks the loop; raises for the whole call or not at all."""
-        ...
+Measure: TypeAlias = Literal["cosine", "dot", "euclidean"]
 
 
 def vector_of(numbers: Iterable[float]) -> Vector:
@@ -76,6 +59,36 @@ def floats_of(vector: Vector) -> list[float]:
     packed = array("f")
     packed.frombytes(vector)
     return _little_endian(packed).tolist()
+
+
+def similarity_of(left: Sequence[float], right: Sequence[float], measure: Measure = "cosine") -> float:
+    """How alike two vectors are, computed in float64.
+
+    Args:
+        left: numbers.
+        right: as many.
+        measure: cosine of the angle, -1 to 1; the product; or the distance, 0 for equal ones.
+
+    Raises:
+        CoercionError: different lengths, not finite, or a zero vector for cosine.
+    """
+    if len(left) != len(right):
+        raise CoercionError(
+            f"vectors of {len(left)} and {len(right)} numbers cannot be compared; embed both with one model"
+        )
+    for name, numbers in (("a", left), ("b", right)):
+        if not all(map(math.isfinite, numbers)):
+            raise CoercionError(f"vector {name} has a number that is not finite")
+    if measure == "euclidean":
+        return math.dist(left, right)
+    product = math.fsum(x * y for x, y in zip(left, right, strict=True))
+    if measure == "dot":
+        return product
+    lengths = [math.hypot(*numbers) for numbers in (left, right)]
+    for name, length in zip("ab", lengths, strict=True):
+        if length == 0.0:
+            raise CoercionError(f"vector {name} is all zeros, which has no direction; cosine is not defined")
+    return max(-1.0, min(1.0, product / lengths[0] / lengths[1]))
 
 
 def _little_endian(packed: array[float]) -> array[float]:

@@ -1,0 +1,1 @@
+"""Health checks: what is asked, how, and what this process says of itself."""

@@ -1,0 +1,1 @@
+"""Middleware carried out: hooks around runs and node calls, in their order."""

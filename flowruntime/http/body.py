@@ -1,4 +1,4 @@
-"""Bodies of HTTP responses: read whole, decoded, never larger than allowed.
+"""Bodies of HTTP responses: decoded, whole or piece by piece, never larger than allowed.
 
 Owns: undoing gzip and deflate under a cap, so that a small body cannot become a huge one.
 Does not own: where the bytes come from (client), text and JSON (nodes).
@@ -9,7 +9,7 @@ Always holds: at no time is more than the cap plus one chunk held, whatever the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Protocol
 
 from flowcore.errors import HttpBodyTooLargeError, HttpDecodingError
@@ -26,7 +26,15 @@ _DEFLATED: Final = 8
 async def read_body(
     chunks: AsyncIterator[bytes], encoding: str, *, max_bytes: int, method: str, url: str
 ) -> bytes:
-    """The decoded body.
+    """The whole decoded body; arguments and errors as of `decoded`."""
+    parts = [part async for part in decoded(chunks, encoding, max_bytes=max_bytes, method=method, url=url)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def decoded(
+    chunks: AsyncIterator[bytes], encoding: str, *, max_bytes: int, method: str, url: str
+) -> AsyncGenerator[bytes, None]:
+    """The decoded body in pieces, each as soon as it can be decoded; none is empty.
 
     Args:
         chunks: the bytes as they come.
@@ -40,7 +48,6 @@ async def read_body(
         HttpDecodingError: an encoding we did not ask for, or bytes that are not what the header says.
     """
     decoder = _decoder(encoding, method=method, url=url)
-    parts: list[bytes] = []
     size = 0
     try:
         async for chunk in chunks:
@@ -54,12 +61,12 @@ async def read_body(
                         url=url,
                         max_body_bytes=max_bytes,
                     )
-                parts.append(part)
+                if part:
+                    yield part
     except zlib.error as fault:
         raise _undecodable(method, url, f"it is not {encoding}: {fault}") from fault
     if not decoder.complete:
         raise _undecodable(method, url, f"its {encoding} data ends in the middle")
-    return b"".join(parts)
 
 
 class _Decoder(Protocol):

@@ -1,7 +1,8 @@
 """The HTTP client nodes get as `ctx.http`: every request through the guard, capped and with one deadline.
 
-Owns: the transport's factory, resolving under the guard, redirects, errors of ours for errors of the client.
-Does not own: which addresses are allowed (guard), bodies (body), retries and limits (policies of the node).
+Owns: the transport's factory, resolving under the guard, redirects.
+Does not own: which addresses are allowed (guard), bodies (streaming, body), deadlines, the errors of the
+    transport (faults), retries and limits (policies of the node).
 
 Always holds: a connection goes to an address the guard has seen, of the resolution it has seen; a redirect is
 a new request to the guard; no proxy, cookie or credential comes from the environment; no status raises here.
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, Self, TypeAlias
 
@@ -21,9 +24,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from httpx_aiohttp import AiohttpTransport
 
 from flowcore.context import HttpRequest, HttpResponse
-from flowcore.errors import FlowError, HttpConnectionError, HttpRefusedError, HttpTimeoutError
-from flowruntime.http.body import ACCEPTED, read_body
+from flowcore.errors import HttpRefusedError
+from flowruntime.http.body import ACCEPTED
+from flowruntime.http.deadlines import Deadlines
+from flowruntime.http.faults import CLIENT_FAULTS, public_url, translated
 from flowruntime.http.guard import Guard, HttpSettings
+from flowruntime.http.streaming import ResponseStream
 
 Resolve: TypeAlias = Callable[[str, int, int], Awaitable[list[ResolveResult]]]
 """`resolve(host, port, family)`: the addresses of a name; a test gives its own."""
@@ -47,7 +53,8 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._resolve(host, port, family)
-        self._guard.check_addresses(host, [ip_address(result["host"].partition("%")[0]) for result in found])
+        addresses = [ip_address(result["host"].partition("%")[0]) for result in found]
+        self._guard.check_addresses(host, addresses, port)
         return found
 
     async def close(self) -> None:
@@ -121,105 +128,87 @@ class GuardedHttpClient:
 
         Raises:
             HttpRefusedError: the guard does not allow the address or scheme, or too many redirects.
-            HttpTimeoutError: not whole within `request.timeout`.
+            HttpTimeoutError: not connected, not begun, silent or not whole within the timeouts of `request`.
             HttpConnectionError: no connection, or it broke.
-            HttpBodyTooLargeError, HttpDecodingError: see `read_body`.
+            HttpBodyTooLargeError, HttpDecodingError: see `decoded`.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        shown_url = _public(request.url)
-        timeout_s = request.timeout.total_seconds()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._follow(request, loop, began)
-        except TimeoutError as late:
-            if isinstance(late, FlowError):
-                raise
-            raise HttpTimeoutError(
-                f"{request.method} {shown_url} did not finish within {timeout_s:g} s; "
-                "it may have had its effect",
-                method=request.method,
-                url=shown_url,
-                timeout_s=timeout_s,
-            ) from None
+        deadlines = Deadlines(request, public_url(request.url))
+        return await deadlines.whole(self._whole(request, deadlines))
 
-    async def _follow(
-        self, request: HttpRequest, loop: asyncio.AbstractEventLoop, began: float
-    ) -> HttpResponse:
+    async def _whole(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
+        opening = self._open(request, deadlines)
+        stream = await (deadlines.first(opening) if request.first_byte_timeout is not None else opening)
+        try:
+            body = await stream.whole(in_time=request.idle_timeout is not None)
+        finally:
+            await stream.close()
+        return HttpResponse(
+            status=stream.status,
+            headers=stream.headers,
+            body=body,
+            url=stream.url,
+            elapsed_s=deadlines.elapsed_s,
+        )
+
+    @asynccontextmanager
+    async def stream(self, request: HttpRequest) -> AsyncGenerator[ResponseStream, None]:
+        """The response as soon as its headers are there; see `HttpClient.stream`."""
+        deadlines = Deadlines(request, public_url(request.url))
+        stream = await deadlines.first(self._open(request, deadlines))
+        try:
+            yield stream
+        finally:
+            await stream.close()
+
+    async def _open(self, request: HttpRequest, deadlines: Deadlines) -> ResponseStream:
+        """The headers of the response that counts, after redirects."""
         outgoing = self._first(request)
         for _ in range(self._settings.max_redirects + 1):
             url = outgoing.url
             self._guard.check_url(url.scheme, url.raw_host.decode("ascii"), url.port)
-            response = await self._exchange(outgoing, request)
+            response = await self._headers(outgoing, deadlines)
             location = response.headers.get("location")
             if not (request.follow_redirects and response.status_code in _REDIRECTS and location):
-                return HttpResponse(
-                    status=response.status_code,
-                    headers=_joined(response.headers),
-                    body=response.content,
-                    url=str(outgoing.url),
-                    elapsed_s=loop.time() - began,
-                )
+                return ResponseStream(response, outgoing, request.max_body_bytes, deadlines)
+            await response.aclose()
             outgoing = _redirected(outgoing, response.status_code, location)
         raise HttpRefusedError(
-            f"{request.method} {_public(request.url)} was redirected more than max_redirects="
+            f"{request.method} {public_url(request.url)} was redirected more than max_redirects="
             f"{self._settings.max_redirects} times",
             method=request.method,
-            url=_public(request.url),
+            url=public_url(request.url),
             reason="too many redirects",
         )
 
     def _first(self, request: HttpRequest) -> httpx.Request:
         try:
-            url = httpx.URL(request.url)
+            url = _parsed(request.url)
             if request.query:
                 url = url.copy_merge_params(dict(request.query))
             headers = {"accept": "*/*", "user-agent": _USER_AGENT, "accept-encoding": ACCEPTED}
             headers |= {name.lower(): value for name, value in request.headers.items()}
-            return httpx.Request(request.method, url, headers=headers, content=request.body or None)
+            if request.body:  # set here, it is not set again by a slower way
+                headers.setdefault("content-length", str(len(request.body)))
+            extensions = _connecting(request)
+            return httpx.Request(
+                request.method, url, headers=headers, content=request.body or None, extensions=extensions
+            )
         except (httpx.InvalidURL, ValueError, TypeError) as fault:
             raise HttpRefusedError(
-                f"{request.method} {_public(request.url)!r} is no request that can be sent: {fault}",
+                f"{request.method} {public_url(request.url)!r} is no request that can be sent: {fault}",
                 method=request.method,
-                url=_public(request.url),
+                url=public_url(request.url),
                 reason=str(fault),
             ) from fault
 
-    async def _exchange(self, outgoing: httpx.Request, request: HttpRequest) -> httpx.Response:
-        """One request and its whole body, errors translated."""
+    async def _headers(self, outgoing: httpx.Request, deadlines: Deadlines) -> httpx.Response:
+        """One request, up to the headers of its response; errors translated."""
         if self._transport is None:
             self._transport = make_transport(self._settings, self._guard, self._resolve)
-        url = _public(str(outgoing.url))
         try:
-            response = await self._transport.handle_async_request(outgoing)
-            try:
-                body = await read_body(
-                    response.aiter_raw(),
-                    response.headers.get("content-encoding", ""),
-                    max_bytes=request.max_body_bytes,
-                    method=outgoing.method,
-                    url=url,
-                )
-            finally:
-                await response.aclose()
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as fault:
-            raise _translated(fault, outgoing.method, url) from fault
-        return httpx.Response(response.status_code, headers=_decoded_headers(response.headers), content=body)
-
-
-def _translated(fault: BaseException, method: str, url: str) -> FlowError | TimeoutError:
-    """Ours, when the guard or the body raised it; else a connection error with the innermost reason."""
-    cause: BaseException | None = fault
-    innermost = fault
-    while cause is not None:
-        if isinstance(cause, FlowError):
-            cause.__dict__.setdefault("method", method)
-            cause.__dict__.setdefault("url", url)
-            return cause
-        innermost = cause
-        cause = cause.__cause__ or cause.__context__
-    reason = str(innermost) or str(fault) or type(innermost).__name__
-    return HttpConnectionError(f"{method} {url}: no answer: {reason}", method=method, url=url, reason=reason)
+            return await self._transport.handle_async_request(outgoing)
+        except CLIENT_FAULTS as fault:
+            raise translated(fault, outgoing.method, public_url(str(outgoing.url)), deadlines) from fault
 
 
 def _redirected(sent: httpx.Request, status: int, location: str) -> httpx.Request:
@@ -227,7 +216,7 @@ def _redirected(sent: httpx.Request, status: int, location: str) -> httpx.Reques
     try:
         url = sent.url.join(location)
     except (httpx.InvalidURL, ValueError) as fault:
-        where = _public(str(sent.url))
+        where = public_url(str(sent.url))
         raise HttpRefusedError(
             f"{sent.method} {where} was redirected to {location!r}, which is no URL: {fault}",
             method=sent.method,
@@ -246,31 +235,21 @@ def _redirected(sent: httpx.Request, status: int, location: str) -> httpx.Reques
         url,
         headers=headers,
         content=None if as_get else sent.content or None,
+        extensions=sent.extensions,
     )
+
+
+@lru_cache(maxsize=1_024)
+def _parsed(url: str) -> httpx.URL:
+    """Programs ask few addresses, often; the query of a request is not part of them."""
+    return httpx.URL(url)
+
+
+def _connecting(request: HttpRequest) -> dict[str, Any]:
+    """What the transport is told of time: how long a connection to one address may take."""
+    limit = request.connect_timeout
+    return {} if limit is None else {"timeout": {"connect": limit.total_seconds()}}
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
-
-
-def _joined(headers: httpx.Headers) -> Mapping[str, str]:
-    """Names in lower case; values of one name joined by a comma, as the standard allows."""
-    return dict(headers.items())
-
-
-def _decoded_headers(headers: httpx.Headers) -> list[tuple[bytes, bytes]]:
-    """Without what no longer holds of the decoded body."""
-    return [
-        (name, value)
-        for name, value in headers.raw
-        if name.lower() not in (b"content-encoding", b"content-length")
-    ]
-
-
-def _public(url: str) -> str:
-    """The URL without credentials, query and fragment, which may hold secrets."""
-    try:
-        parsed: Any = httpx.URL(url)
-        return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
-    except (httpx.InvalidURL, ValueError, TypeError):
-        return url.partition("?")[0].rpartition("@")[2][:200]

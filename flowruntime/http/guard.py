@@ -3,7 +3,7 @@
 Owns: `HttpSettings`, what the operator allows, and the rule for a host and the addresses it resolves to.
 Does not own: resolving, connecting, redirects (client) or what is sent.
 
-Pure: no I/O. Always holds: a host passes only when every one of its addresses may be reached; an IPv4 address
+No I/O. Always holds: a host passes only when every one of its addresses may be reached; an IPv4 address
 hidden in an IPv6 one is judged as both; metadata services of clouds must be named, always.
 """
 
@@ -29,8 +29,9 @@ _METADATA: Final = frozenset(
 )  # fmt: skip
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_SCHEMES: Final = frozenset({"http", "https"})
+_PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65_535
+_REMEMBERED: Final = 1_024
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,7 +40,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow_private: bool = False
     """Private, loopback and link-local addresses may be reached too; never those of metadata services."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names or networks (`intranet.example`, `10.1.0.0/16`) that may be reached, whatever their addresses."""
+    """Names or networks (`intranet.example`, `10.1.0.0/16`) that may be reached, whatever their addresses;
+    with a port (`127.0.0.1:11434`, `[::1]:8000`) on that port only."""
     max_connections: int = 1_000
     max_redirects: int = 10
 
@@ -53,6 +55,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                         f"allowed_hosts: {host!r} is no network: {fault}; write it like 10.1.0.0/16",
                         value=host,
                     ) from fault
+            else:
+                _split(host)
         if self.max_connections < 1 or self.max_redirects < 0:
             raise ConfigError(
                 f"max_connections={self.max_connections} must be at least 1 and "
@@ -65,8 +69,12 @@ class Guard:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._allow_private: Final = settings.allow_private
-        self._names: Final = frozenset(_name(host) for host in settings.allowed_hosts if "/" not in host)
+        named = [_split(host) for host in settings.allowed_hosts if "/" not in host]
+        self._names: Final = frozenset(host for host, port in named if port is None)
+        self._places: Final = frozenset(place for place in named if place[1] is not None)
         self._networks: Final = tuple(ip_network(host) for host in settings.allowed_hosts if "/" in host)
+        self._passed: Final[set[tuple[str, str, int | None]]] = set()
+        """Of what can be told before resolving, which depends on nothing else."""
 
     def check_url(self, scheme: str, host: str, port: int | None = None) -> None:
         """Refuse what can be told before resolving.
@@ -75,7 +83,10 @@ class Guard:
             HttpRefusedError: another scheme than http and https, no host or port, an address not
                 allowed.
         """
-        if scheme not in _SCHEMES:
+        place = (scheme, host, port)
+        if place in self._passed:
+            return
+        if scheme not in _PORTS:
             raise _refused(host, f"the scheme {scheme!r} is not http or https")
         if not host:
             raise _refused(host, "the URL names no host")
@@ -85,24 +96,32 @@ class Guard:
             raise _refused(host, f"the port {port} is not from 1 to {_LAST_PORT}")
         literal = _as_address(host)
         if literal is not None:
-            self.check_addresses(host, [literal])
+            self.check_addresses(host, [literal], _PORTS[scheme] if port is None else port)
+        if len(self._passed) < _REMEMBERED:
+            self._passed.add(place)
 
-    def check_addresses(self, host: str, addresses: Sequence[Address]) -> None:
+    def check_addresses(self, host: str, addresses: Sequence[Address], port: int | None = None) -> None:
         """Refuse a host when one of its addresses may not be reached: a name with both kinds is an attack.
+
+        Args:
+            host: as the URL has it.
+            addresses: what it resolves to.
+            port: that will be connected to; None: not known, so that no permission for one port counts.
 
         Raises:
             HttpRefusedError: names the address and why.
         """
-        if _name(host) in self._names:
+        if _name(host) in self._names or (_name(host), port) in self._places:
             return
         for address in addresses:
             reason = self._fault(address)
             if reason is not None:
                 where = "" if str(address) == host else f" (host {host!r})"
+                entry = _entry(host, port)
                 raise _refused(
                     host,
                     f"address {address}{where} is {reason}; "
-                    "the operator can allow it by allow_private or allowed_hosts",
+                    f"the operator can allow it by allowed_hosts, as {entry!r}, or by allow_private",
                 )
 
     def _fault(self, address: Address) -> str | None:
@@ -157,6 +176,33 @@ def _as_address(host: str) -> Address | None:
 
 def _name(host: str) -> str:
     return host.strip("[]").rstrip(".").lower()
+
+
+def _split(entry: str) -> tuple[str, int | None]:
+    """Host and port of an entry of `allowed_hosts`; an IPv6 address with a port stands in brackets.
+
+    Raises:
+        ConfigError: what stands for the port is none.
+    """
+    host, colon, port = entry.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or entry.endswith("]") or (":" in host and not bracketed):
+        return _name(entry), None
+    if not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= _LAST_PORT and _name(host)):
+        raise ConfigError(
+            f"allowed_hosts: {entry!r} is no host with a port from 1 to {_LAST_PORT}; write it like "
+            "127.0.0.1:11434, or leave the port out",
+            value=entry,
+        )
+    return _name(host), int(port)
+
+
+def _entry(host: str, port: int | None) -> str:
+    """What would allow just this."""
+    name = _name(host)
+    if port is None:
+        return name
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def _refused(host: str, reason: str) -> HttpRefusedError:

@@ -1,0 +1,1 @@
+"""Clients of models, for programs that call one without a workflow."""

@@ -9,6 +9,7 @@ whatever depends on the plan alone (code objects) is made once per plan.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import linecache
 from collections.abc import Callable
@@ -17,15 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import EngineError
 from flowcore.frame import Opened
+from flowruntime.compile.bounds import concurrency_of
 from flowruntime.compile.fuse import Fused, fuse
 from flowruntime.compile.plan import Plan, Stage
 from flowruntime.flowcontrol.calls import config_of
+from flowruntime.middleware import nodes as around
+from flowruntime.middleware.nodes import Place
 from flowruntime.operators.base import StageOperator, node_of
 from flowruntime.operators.batch import BatchOperator
 from flowruntime.operators.batching import BatchingOperator
-from flowruntime.operators.collect import CollectOperator
+from flowruntime.operators.collect import CollectOperator, Reduce
+from flowruntime.operators.dripping import DrippingOperator
 from flowruntime.operators.edge import Edge
-from flowruntime.operators.expand import ExpandOperator
+from flowruntime.operators.expand import ExpandOperator, Start
 from flowruntime.operators.fused import FusedOperator
 from flowruntime.operators.join import JoinOperator
 from flowruntime.operators.merge import MergeOperator
@@ -59,8 +64,9 @@ class Program:
         """Requests need a chain of their own: some stage holds rows across records."""
 
 
+@functools.lru_cache(maxsize=512)
 def _compiled(source: str, filename: str) -> CodeType:
-    """Compile, and let tracebacks show the generated lines."""
+    """Compile, and let tracebacks show the generated lines; the same text is compiled once per process."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return compile(source, filename, "exec")
 
@@ -102,15 +108,18 @@ class Chain:
 
     def _fused(self, stage: Stage) -> StageOperator:
         fused, lean, recording = self.program.fused[stage.index]
-        return FusedOperator(
-            self.kernel, fused, self._function(fused, lean), self._function(fused, recording)
+        place = _place_in(stage)
+        operator = FusedOperator(
+            self.kernel, fused, self._function(fused, lean, place), self._function(fused, recording, place)
         )
+        operator.place = place
+        return operator
 
     def _opaque(self, stage: Stage) -> StageOperator:
         node = node_of(stage)
         make = node.node.implementation
         takes_config = len(inspect.signature(make).parameters) == 1
-        return OpaqueOperator(self.kernel, stage, make(node.config) if takes_config else make())
+        return OpaqueOperator(self.kernel, stage, lambda: make(node.config) if takes_config else make())
 
     def _sink(self, stage: Stage) -> StageOperator:
         node = node_of(stage)
@@ -122,15 +131,18 @@ class Chain:
             return CaptureOperator(self.kernel, stage)
         return SinkOperator(self.kernel, stage, self._worker.writers[node.id])
 
-    def _function(self, fused: Fused, code: CodeType) -> Any:
-        """Bind the generated code to the worker's instances."""
+    def _function(self, fused: Fused, code: CodeType, place: Place | None) -> Any:
+        """Bind the generated code to the worker's instances, and to the middleware around them."""
         namespace: dict[str, Any] = dict(fused.constants)
         for index, name in fused.call_names.items():
             call = fused.steps[index].call
             if call is None or call.node.role == "source":
                 continue
             instance = self._worker.instances[call.node.id]
-            namespace[name] = instance.execute if call.node.node.is_class else instance
+            function = instance.execute if call.node.node.is_class else instance
+            if place is not None and call.node.hooks is not None:
+                function = around.fused(call.node, function, self.kernel, place)
+            namespace[name] = function
         exec(code, namespace)  # noqa: S102 - text of our own (fuse), in which users' values are names only
         return next(
             value for name, value in namespace.items() if name.startswith("stage_") and callable(value)
@@ -149,45 +161,52 @@ class Chain:
 
     def _expand(self, stage: Stage) -> StageOperator:
         kernel, node = self.kernel, node_of(stage)
-        policies = node.policies
-        concurrency = policies.concurrency.max if policies.concurrency is not None else None
-        return ExpandOperator(
+        most = node.policies.max_children or kernel.plan.graph.settings.max_children
+        if not node.node.is_async:
+            return ExpandOperator(kernel, stage, self._start(stage), max_children=most)
+        return DrippingOperator(
             kernel,
             stage,
             self._start(stage),
-            max_children=policies.max_children or kernel.plan.graph.settings.max_children,
-            concurrency=concurrency or 16,
+            max_children=most,
+            turnstile=self._worker.turnstiles[node.id],
+            concurrency=concurrency_of(node, kernel.plan.graph.tuning),
+            rng=self._worker.rng,
         )
 
-    def _start(self, stage: Stage) -> Callable[[Opened, int, Any], Any]:
+    def _start(self, stage: Stage) -> Start:
         """Calls an expanding node and returns its iterator."""
         kernel, node = self.kernel, node_of(stage)
         definition, instance = node.node, self._worker.instances[node.id]
         keywords = config_of(node)
         names = [port.name for port in definition.inputs]
 
-        def start(opened: Opened, row: int, value: Any) -> Any:
+        def start(opened: Opened, row: int, value: Any, attempt: int) -> Any:
             values = value if stage.unpack else (value,)
             if definition.is_class:
                 inputs = definition.input_type(**dict(zip(names, values, strict=True)))
-                return instance.execute(inputs, kernel.worker.context(kernel, node.id, opened, row))
+                return instance.execute(inputs, kernel.worker.context(kernel, node.id, opened, row, attempt))
             extra = keywords
             if definition.context_name is not None:
                 extra = {
                     **keywords,
-                    definition.context_name: kernel.worker.context(kernel, node.id, opened, row),
+                    definition.context_name: kernel.worker.context(kernel, node.id, opened, row, attempt),
                 }
             return instance(*values, **extra)
 
-        return start
+        begin: Start = start if node.hooks is None else around.start(node, start, kernel, unpack=stage.unpack)
+        if kernel.journal is None:
+            return begin
+        most = node.policies.max_children or kernel.plan.graph.settings.max_children
+        return kernel.journal.children(node.id, begin, most)
 
-    def _reduce(self, stage: Stage) -> Callable[[list[Any]], Any]:
+    def _reduce(self, stage: Stage) -> Reduce:
         node = node_of(stage)
         function = self._worker.instances[node.id]
-        if node.config is None:
-            return function
         keywords = config_of(node)
-        return lambda items: function(items, **keywords)
+        if node.hooks is not None:
+            return around.reduce(node, lambda items: function(items, **keywords), self.kernel)
+        return lambda items, _: function(items, **keywords)
 
     # --- connecting -----------------------------------------------------------------------------------
 
@@ -227,12 +246,23 @@ class Chain:
         self.kernel.closed = True
         for operator in self.operators.values():
             operator.close()
+        if self.kernel.streams is not None:
+            self.kernel.streams.close()
+
+    def cancel_execution(self, root: Opened, row: int) -> None:
+        """Take out whatever waits or runs for one root record."""
+        for operator in self.operators.values():
+            operator.cancel_execution(root, row)
+        if self.kernel.streams is not None:
+            self.kernel.streams.cancel_execution(root, row)
 
     async def aclose(self) -> None:
         """Take the chain down and wait until nothing of it runs any more."""
         self.close()
         for operator in self.operators.values():
             await operator.until_quiet()
+        if self.kernel.streams is not None:
+            await self.kernel.streams.until_quiet()
 
     def statistics(self) -> dict[str, Any]:
         stages = self.program.plan.stages
@@ -240,6 +270,11 @@ class Chain:
             stages[index].id: {"kind": stages[index].kind, **operator.statistics()}
             for index, operator in self.operators.items()
         }
+
+
+def _place_in(stage: Stage) -> Place | None:
+    """Where a fused stage tells middleware which row it is at; None when none of its nodes has any."""
+    return Place() if any(call.node.hooks is not None for call in stage.calls) else None
 
 
 class _Fan(Edge):

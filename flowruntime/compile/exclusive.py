@@ -10,7 +10,7 @@ scope).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flowcore.definition import NodeDefinition
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph
@@ -20,7 +20,10 @@ Guard = tuple[str, str]
 
 
 class Guards:
-    """Guards of every node, computed once in topological order."""
+    """Guards of the nodes that lead to a port where connections meet: nobody asks for those of others.
+
+    In a chain of n conditions the last node has n guards, so all of them together would take n squared.
+    """
 
     def __init__(self, graph: ResolvedGraph) -> None:
         self._graph = graph
@@ -35,8 +38,26 @@ class Guards:
         """What opened the rows of each node's output, outermost first."""
         self._opened: dict[tuple[str, ...], frozenset[Guard]] = {(): frozenset()}
         """Branches that were taken whenever the rows of a scope are opened."""
+        asked = self._asked(incoming)
         for node_id in graph.nodes:
-            self._visit(node_id, incoming[node_id])
+            if node_id in asked:
+                self._visit(node_id, incoming[node_id])
+
+    @staticmethod
+    def _asked(incoming: Mapping[str, Mapping[str | None, Sequence[ResolvedConnection]]]) -> set[str]:
+        """Nodes that lead to a port where several connections meet, the nodes of those ports included."""
+        asked = {
+            node_id
+            for node_id, ports in incoming.items()
+            if any(port is not None and len(connections) > 1 for port, connections in ports.items())
+        }
+        waiting = list(asked)
+        while waiting:
+            for connections in incoming.get(waiting.pop(), {}).values():
+                senders = {connection.from_node for connection in connections} - asked
+                asked |= senders
+                waiting.extend(senders)
+        return asked
 
     def _visit(self, node_id: str, incoming: dict[str | None, list[ResolvedConnection]]) -> None:
         definition = self._graph.nodes[node_id].definition
@@ -89,7 +110,7 @@ class Guards:
             own.add((f"{connection.from_node}!", "error" if connection.kind == "error" else "ok"))
         if connection.otherwise:
             own.add((point + "?", "else"))
-        elif connection.when is not None:
+        elif connection.kind == "conditional":
             own.add((point + "?", "when"))
         definition = self._graph.nodes[connection.from_node].definition
         if isinstance(definition, NodeDefinition) and definition.exclusive_outputs:

@@ -10,7 +10,7 @@ Shape of a generated function:
     def stage(values, rows, at):          # at: what it asks of the frame, see `At`
         for i, v in enumerate(values) if rows is None else zip(rows, values):
             try: ...one line per node...
-            except Exception as e: at.note(i, ITEM, e); continue
+            except BaseException as e: at.note(i, ITEM, e); continue
             out0(value); ...
         return [(values0, rows0), ...], (counter, ...)
 
@@ -21,12 +21,12 @@ it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flowcore.errors import EngineError
-from flowruntime.compile.plan import Call, Coalesce, Collected, Given, Stage, Wire
+from flowruntime.compile.plan import Argument, Call, Coalesce, Collected, Given, Stage, Wire
 from flowruntime.compile.resolved import ResolvedConnection
 from flowruntime.compile.sentinels import ABSENT
 from flowruntime.compile.steps import Output, Step, Steps, Tally, identifier
@@ -56,6 +56,8 @@ class Fused:
 
     derived: tuple[tuple[Step, tuple[int, ...]], ...]
     """Nodes whose count follows from the frame's size: each with the tallies to take away from it."""
+    values: Values
+    """For the dead letter of a row: what a step was given, asked of the function's own variables."""
 
 
 def fuse(stage: Stage) -> Fused:
@@ -82,6 +84,7 @@ class _Fuser:
             call_names=self.values.call_names,
             tallies=tuple(self.steps.tallies),
             derived=tuple(self.steps.derived),
+            values=self.values,
         )
 
     def _lean(self) -> tuple[str, dict[int, int]]:
@@ -100,9 +103,15 @@ class _Fuser:
         def expression(step: Step) -> str:
             if step.connection is not None:
                 return self.values.carried(step.connection)
-            text = self.values.expression(step, _call_of(step))
+            call = _call_of(step)
+            text = self.values.expression(step, call)
             name = self.values.call_names[step.index]
-            return f"{name}_{text.removeprefix(name)}" if name in names else text
+            text = f"{name}_{text.removeprefix(name)}" if name in names else text
+            return text if call.node.role == "filter" else self.values.bounded(step, call, text)
+
+        def passed(step: Step) -> str:
+            call = _call_of(step)
+            return self.values.bounded(step, call, self.values.argument(step, call, 0))
 
         def condition(step: Step) -> str:
             connection = step.connection
@@ -117,7 +126,7 @@ class _Fuser:
             [self.values.read(output.out.arguments[0]) for output in self.steps.outputs],
             expression=expression,
             condition=condition,
-            passed=lambda step: self.values.argument(step, _call_of(step), 0),
+            passed=passed,
             locals_=names,
         )
 
@@ -199,10 +208,10 @@ class _Fuser:
         for position, argument in enumerate(call.arguments):
             if isinstance(argument, Coalesce | Collected):
                 name = f"{step.variable}_in{position}"
-                parts = argument.wires if isinstance(argument, Coalesce) else argument.parts
-                sources = ", ".join(self.values.read(part) for part in parts)
-                failing.append(self._write_list(writer, name, sources, one=isinstance(argument, Coalesce)))
-                needed.append(f"not {name}")
+                test = self._write_list(writer, name, argument)
+                if test is not None:
+                    failing.append(test)
+                    needed.append(f"not {name}")
         if not failing:
             return False
         writer.line(f"if {' or '.join(failing)}: {self._leave(step, 'FAILED')}")
@@ -210,22 +219,36 @@ class _Fuser:
         writer.line("else:")
         return True
 
-    def _write_list(self, writer: Writer, name: str, sources: str, *, one: bool) -> str:
-        """Write the values that are there; the test whether a failure keeps the row away.
+    def _write_list(self, writer: Writer, name: str, argument: Coalesce | Collected) -> str | None:
+        """Write the values that are there; the test whether a failure keeps the row away, None: none can.
+
+        Of exclusive branches the value counts, whatever failed on the way of the others; a gathered list is
+        not whole when one has failed.
 
         Args:
             writer: takes the line.
             name: of the list.
-            sources: what may be there, comma-separated.
-            one: of exclusive branches the value counts, whatever failed on the way of the others; a gathered
-                list is not whole when one has failed.
+            argument: whose values they are.
         """
+        one = isinstance(argument, Coalesce)
+        parts = argument.wires if isinstance(argument, Coalesce) else argument.parts
+        sources = ", ".join(self.values.read(part) for part in parts)
+        if all(self._is_there(part) for part in parts):
+            writer.line(f"{name} = [{sources}]")
+            return None
         if not one:
             writer.line(f"{name} = [x for x in ({sources},) if x is not ABSENT]")
             return f"any(x is FAILED for x in {name})"
         writer.line(f"{name}_all = [x for x in ({sources},) if x is not ABSENT]")
         writer.line(f"{name} = [x for x in {name}_all if x is not FAILED]")
         return f"({name}_all and not {name})"
+
+    def _is_there(self, part: Argument) -> bool:
+        """Whether a row that has come this far has this value."""
+        if not isinstance(part, Wire):
+            return False
+        source = self.steps.source_of(part.connection)
+        return source is None or self.steps.straight(source)
 
     def _write_given(self, writer: Writer, step: Step, call: Call, *, recording: bool) -> None:
         """A source in a request: its value is one of the request's inputs."""
@@ -244,22 +267,34 @@ class _Fuser:
 
     def _write_body(self, writer: Writer, step: Step, call: Call, *, recording: bool) -> None:
         straight = self.steps.straight(step.index)
-        expression = self.values.expression(step, call)
-        is_filter = call.node.role == "filter"
         if recording:
             writer.line(f"t = start(i, {step.index})")
         writer.line("try:")
         with writer.indented():
-            writer.line(f"{step.variable} = {expression}")
-        writer.line("except Exception as e:")
+            self._write_value(writer, step, call)
+        writer.line("except BaseException as e:")
+        replaced = call.node.fallback is not None
+        started = ", t" if recording else ""
         with writer.indented():
-            writer.line(f"note(i, {step.index}, e{', t' if recording else ''})")
-            writer.line("continue" if straight else f"{step.variable} = FAILED")
+            if replaced:
+                writer.line(f"{step.variable} = at.replace(i, {step.index}, e{started})")
+            else:
+                writer.line(f"note(i, {step.index}, e{started})")
+                writer.line("continue" if straight else f"{step.variable} = FAILED")
+        self._write_done(writer, step, call, recording=recording)
+        unconnected = self.steps.unconnected.get(step.index)
+        if unconnected and replaced:  # the fallback goes one of its ways, too
+            self._write_unconnected(writer, step, unconnected)
+
+    def _write_done(self, writer: Writer, step: Step, call: Call, *, recording: bool) -> None:
+        """What follows when the node has not failed."""
+        straight, replaced = self.steps.straight(step.index), call.node.fallback is not None
+        is_filter = call.node.role == "filter"
         completed = self.steps.tally(step.index, "completed")
         unconnected = self.steps.unconnected.get(step.index)
         if not (is_filter or recording or completed or unconnected):
             return
-        opened = not straight
+        opened = not straight or replaced
         if opened:
             writer.line("else:")
         with writer.indented(opened):
@@ -267,18 +302,35 @@ class _Fuser:
                 writer.line(f"{completed.variable} += 1")
             if is_filter:
                 self._write_filter(writer, step, call, leave=straight and not recording)
-            if unconnected:
-                given = " or ".join(f"{step.variable}.{port} is not at.unset" for port in unconnected)
-                writer.line(f"if {given}: {Tally(step.index, step.name, 'unrouted').variable} += 1")
+            if unconnected and not replaced:
+                self._write_unconnected(writer, step, unconnected)
             if recording:
                 writer.line(f"done(i, {step.index}, {step.variable}, t)")
                 if is_filter and straight:
                     writer.line(f"if {step.variable} is ABSENT: continue")
 
+    def _write_unconnected(self, writer: Writer, step: Step, ports: Sequence[str]) -> None:
+        """Count a row that goes a way where nothing is connected."""
+        given = " or ".join(f"{step.variable}.{port} is not at.unset" for port in ports)
+        writer.line(f"if {given}: {Tally(step.index, step.name, 'unrouted').variable} += 1")
+
+    def _write_value(self, writer: Writer, step: Step, call: Call) -> None:
+        """The variable holds what the node gave, of a filter whether it drops; within the node's bound."""
+        expression = self.values.expression(step, call)
+        if call.node.role != "filter":
+            writer.line(f"{step.variable} = {self.values.bounded(step, call, expression)}")
+            return
+        # A filter's verdict is asked for its truth here, where it may raise.
+        writer.line(f"{step.variable} = not ({expression})")
+        passed = self.values.argument(step, call, 0)
+        bounded = self.values.bounded(step, call, passed)
+        if bounded != passed:  # a filter's output is what it lets through
+            writer.line(f"if not {step.variable}: {bounded}")
+
     def _write_filter(self, writer: Writer, step: Step, call: Call, *, leave: bool) -> None:
-        """The variable holds the verdict; put the value that passes in its place."""
+        """The variable says whether the row is dropped; put the value that passes in its place."""
         dropped = self.steps.tally(step.index, "dropped")
-        writer.line(f"if not {step.variable}:")
+        writer.line(f"if {step.variable}:")
         with writer.indented():
             if dropped is not None:
                 writer.line(f"{dropped.variable} += 1")
@@ -395,11 +447,9 @@ class _Fuser:
                     checks.append(f"{name} is not ABSENT")
                 values.append(name)
             elif isinstance(argument, Coalesce | Collected):
-                parts = argument.wires if isinstance(argument, Coalesce) else argument.parts
-                sources = ", ".join(self.values.read(part) for part in parts)
-                failing = self._write_list(writer, name, sources, one=isinstance(argument, Coalesce))
-                checks.append(f"not {failing}")
-                checks.append(name)
+                failing = self._write_list(writer, name, argument)
+                if failing is not None:
+                    checks += [f"not {failing}", name]
                 values.append(f"{name}[0]" if isinstance(argument, Coalesce) else name)
             else:
                 values.append(self.values.read(argument))

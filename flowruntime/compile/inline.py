@@ -5,7 +5,8 @@ the refusal of workflows that contain themselves.
 Does not own: params (flowcore.binding fills them first), whether ports and types fit (wiring).
 
 Always holds: no node of type `workflow` is left; every node and connection knows the workflow it was
-declared in, so that a problem is told with the path and line the user wrote.
+declared in, so that a problem is told with the path and line the user wrote; a connection of a draft that was
+refused is not in the graph, and the nodes it was meant for are remembered.
 
 An input port of a nested workflow is an unconnected input port inside it, named by the port where that is
 unique, by the inner node where it has only one open port, or `node.port`. An output is an inner node
@@ -18,11 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from flowcore.connection import DEFAULT_OUT, Connection
 from flowcore.definition import Definition, NodeDefinition, Port
+from flowcore.draft import UNREADABLE
 from flowcore.errors import Problem
-from flowcore.findings import Findings, Path, did_you_mean
-from flowcore.policies import NodePolicies
+from flowcore.findings import Findings, Path, did_you_mean, near_words
+from flowcore.on_error import Fallback
+from flowcore.policies import POLICY_NAMES, NodePolicies
 from flowcore.settings import Settings
 from flowcore.workflow import MAX_NODES, NodeSpec, Workflow
 
@@ -42,6 +47,8 @@ class Origin:
     findings: Findings
     defaults: tuple[NodePolicies, ...] = ()
     """Policies of the nodes around, the innermost first."""
+    doubtful: frozenset[str] = frozenset()
+    """Names of policies that could not be read at a node around."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,11 +58,18 @@ class FlatNode:
     id: str
     spec: NodeSpec
     origin: Origin
+    ports_known: bool = True
+    """Its output ports do not follow from a configuration that is wrong."""
 
     @property
     def path(self) -> Path:
         """Where it stands in its own workflow."""
         return ("nodes", self.spec.id)
+
+    def doubts(self, policy: str) -> bool:
+        """Whether the policy of that name could not be read, here or at a node around."""
+        refused = self.origin.workflow.refused
+        return policy in self.origin.doubtful or refused.touches((*self.path, policy))
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +87,19 @@ class FlatConnection:
 
 
 @dataclass(slots=True, eq=False)
+class Broken:
+    """What the connections that were refused would have joined: that it is not joined follows from that."""
+
+    receivers: set[str] = field(default_factory=set[str])
+    """Nodes one of them would have reached."""
+    senders: set[str] = field(default_factory=set[str])
+    """Nodes one of them would have left."""
+    lost_receivers: list[str] = field(default_factory=list[str])
+    """Names of nodes that are not there, one per connection; empty where none could be read."""
+    lost_senders: list[str] = field(default_factory=list[str])
+
+
+@dataclass(slots=True, eq=False)
 class Flat:
     """A workflow without nested ones."""
 
@@ -80,15 +107,18 @@ class Flat:
     origins: list[Origin] = field(default_factory=list[Origin])
     nodes: dict[str, FlatNode] = field(default_factory=dict[str, FlatNode])
     connections: list[FlatConnection] = field(default_factory=list[FlatConnection])
-    dangling: set[str] = field(default_factory=set[str])
-    """Nodes a refused connection would have reached; they are not reported as unconnected, too."""
+    broken: Broken = field(default_factory=Broken)
+
+    def refuses(self, *path: str) -> bool:
+        """Whether that place of the outermost workflow could not be read."""
+        return self.origins[0].workflow.refused.touches(path)
 
     def problems(self) -> list[Problem]:
-        """Everything found so far, paths from the outermost workflow, errors first."""
+        """Everything found so far, paths from the outermost workflow, in order of discovery."""
         everything = Findings()
         for origin in self.origins:
             everything.include(origin.findings.problems, origin.prefix)
-        return sorted(everything.problems, key=lambda problem: problem.severity != "error")
+        return everything.problems
 
 
 @dataclass(slots=True, eq=False)
@@ -101,8 +131,10 @@ class _Boundary:
     """Flat id by relative name; sinks and sources left out."""
     entries: list[str]
     terminals: list[str]
+    all_nodes: list[str]
+    """Flat ids."""
     incomplete: bool = False
-    """A type inside is unknown, which is reported; what cannot be found may be that node's."""
+    """Something inside could not be read or found, which is reported; what is missing may be that."""
 
 
 def nesting_problem(workflow: Workflow) -> Problem | None:
@@ -171,17 +203,54 @@ class _Inliner:
                 return None
             inner[spec.id] = boundary
         for index, connection in enumerate(workflow.connections):
-            self._connect(connection, ("connections", index), origin, prefix, inner)
+            at = ("connections", index)
+            if workflow.refused.covers(at):
+                self._break(connection, prefix, inner)
+            else:
+                self._connect(connection, at, origin, prefix, inner)
         ids = list(flat.nodes)[first_node:]
-        return self._boundary(ids, flat.connections[first_connection:], prefix)
+        boundary = self._boundary(ids, flat.connections[first_connection:], prefix)
+        boundary.incomplete |= workflow.refused.touches(("connections",)) or workflow.refused.covers(
+            ("nodes",)
+        )
+        return boundary
+
+    def _break(self, connection: Connection, prefix: str, inner: dict[str, _Boundary]) -> None:
+        """Remember what a refused connection would have joined."""
+        broken = self._flat.broken
+        for node, known, lost in (
+            (connection.from_node, broken.senders, broken.lost_senders),
+            (connection.to_node, broken.receivers, broken.lost_receivers),
+        ):
+            if node in inner:
+                known.update(inner[node].all_nodes)
+            elif prefix + node in self._flat.nodes:
+                known.add(prefix + node)
+            elif near := near_words(node, inner):  # the others are told apart by what is connected
+                known.update(inner[near[0]].all_nodes)
+            else:
+                lost.append(prefix + node if node else UNREADABLE)
 
     def _nested(self, spec: NodeSpec, workflow: Workflow, origin: Origin, prefix: str) -> _Boundary | None:
         path = ("nodes", spec.id, "config", "workflow")
+        around = spec.policies
+        if isinstance(around.on_error, Fallback):
+            origin.findings.add(
+                ("nodes", spec.id, "on_error"),
+                "a fallback is the output of one node, and a workflow has many inside",
+                remedy="say it at the inner node whose output it takes the place of",
+            )
+            around = msgspec.structs.replace(around, on_error=None)
         inside = Origin(
             workflow,
             (*origin.prefix, *path),
-            Findings(marks=workflow.marks, file=origin.findings.mark_of(path).file),
-            (spec.policies, _said(workflow.settings), *origin.defaults),
+            Findings(
+                marks=workflow.marks,
+                file=origin.findings.mark_of(path).file,
+                refused=workflow.refused,
+            ),
+            (around, _said(workflow.settings), *origin.defaults),
+            origin.doubtful | _doubtful(spec, origin.workflow, workflow),
         )
         _report_ignored(workflow.settings, inside.findings)
         return self.add(workflow, inside, prefix)
@@ -196,7 +265,7 @@ class _Inliner:
             followed = connection.declared.kind != "error"
             if followed and isinstance(self._definition(connection.to_node), NodeDefinition):
                 left.add(connection.from_node)
-        boundary = _Boundary([], {}, [], [])
+        boundary = _Boundary([], {}, [], [], ids)
         for node_id in ids:
             definition = self._definition(node_id)
             relative = node_id[len(prefix) :]
@@ -233,19 +302,11 @@ class _Inliner:
         sources = [(prefix + connection.from_node, connection.from_port, connection.from_path)]
         targets: list[tuple[str, str | None]] = [(prefix + connection.to_node, connection.to_port)]
         if connection.from_node in inner:
-            found = self._sources(connection, inner[connection.from_node], origin, at)
-            if not found:
-                self._flat.dangling.update(
-                    [node for node, _ in targets]
-                    if connection.to_node not in inner
-                    else inner[connection.to_node].nodes.values()
-                )
-                return
-            sources = found
+            sources = self._sources(connection, inner[connection.from_node], origin, at)
         if connection.to_node in inner:
             targets = self._targets(connection, inner[connection.to_node], origin, at)
-            if not targets:
-                self._flat.dangling.update(inner[connection.to_node].nodes.values())
+        if not sources or not targets:
+            self._break(connection, prefix, inner)
         self._flat.connections += [
             FlatConnection(node, port, path, to_node, to_port, connection, origin, at)
             for node, port, path in sources
@@ -272,10 +333,10 @@ class _Inliner:
             if path and definition is not None and definition.output(path[0]) is not None:
                 return [(node_id, path[0], path[1:])]
             return [(node_id, DEFAULT_OUT, path)]
-        if port == DEFAULT_OUT and len(boundary.terminals) == 1:
-            return [(boundary.terminals[0], DEFAULT_OUT, path)]
         if boundary.incomplete:
             return []
+        if port == DEFAULT_OUT and len(boundary.terminals) == 1:
+            return [(boundary.terminals[0], DEFAULT_OUT, path)]
         if port == DEFAULT_OUT:
             names = ", ".join(name for name, each in boundary.nodes.items() if each in boundary.terminals)
             origin.findings.add(
@@ -300,7 +361,7 @@ class _Inliner:
         if connection.kind == "control":
             return [(node_id, None) for node_id in boundary.entries]
         found = _choose(wanted, boundary.inputs)
-        if len(found) == 1:
+        if len(found) == 1 and not (boundary.incomplete and wanted is None):
             return [(found[0][1], found[0][2].name)]
         if boundary.incomplete:
             return []
@@ -331,6 +392,13 @@ def _said(settings: Settings) -> NodePolicies:
     """Policies an inner workflow's settings speak for its nodes: those that differ from the defaults."""
     said = {name: getattr(settings, name) for name in _AS_POLICY if name in settings.plain()}
     return NodePolicies(**said)
+
+
+def _doubtful(spec: NodeSpec, around: Workflow, inner: Workflow) -> frozenset[str]:
+    """Policies a nested workflow's node, or its settings, may say for the nodes inside, but could not."""
+    at_node = (name for name in POLICY_NAMES if around.refused.touches(("nodes", spec.id, name)))
+    in_settings = (name for name in _AS_POLICY if inner.refused.touches(("settings", name)))
+    return frozenset((*at_node, *in_settings))
 
 
 def _report_ignored(settings: Settings, findings: Findings) -> None:

@@ -1,13 +1,12 @@
 """Lowering: from a resolved graph to the stages of a plan.
 
 Owns: which nodes are fused, where joins and merges stand, which scope each edge lives in.
-Does not own: validation of names, types and expressions (validate), code (fuse).
+Does not own: validation of names, types and expressions (validate), what is left over (trim), code (fuse).
 
 The rule: a node whose inputs all come from one stage, and which does not wait, joins that stage; inputs from
-several
-stages meet in a join first; everything that waits, changes the number of rows or leaves the process is a
-stage of its
-own, followed by a fused stage for what depends on it alone. Linear in nodes and connections.
+several stages meet in a join first; everything that waits, changes the number of rows or leaves the process
+is a stage of its own, followed by a fused stage for what depends on it alone. Linear in nodes and
+connections.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from flowcore.definition import ConnectorDefinition, Port
+from flowcore.definition import Port
 from flowcore.errors import Problem, ValidationFailedError
 from flowcore.policies import NodePolicies
 from flowruntime.compile.exclusive import Guards
@@ -39,15 +38,13 @@ from flowruntime.compile.plan import (
     Wire,
 )
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
+from flowruntime.compile.trim import FAILED_ROWS, trimmed
 
 MAX_FUSED = 256
 """Nodes in one generated function; longer chains go on in a further stage, at the price of one call per
 frame."""
 
 _ROWS_CHANGE = ("expand", "collect", "batch", "operator")
-_SCOPE_ENDS = ("sink", "expand", "collect", "batch", "reopen", "operator")
-_FAILED_ROWS = ConnectorDefinition(type="flow.failed", role="source", implementation=None, config_type=None)
-"""Stands for the rows of an error port, which no declared node gives."""
 _NEEDS_SAME_ROWS = (
     "join rows that stem from one record; turn the rows of one record into a list first (control.collect). "
     "Joining different streams (by window, or as enrichment) is not there yet"
@@ -75,6 +72,34 @@ def lower(
     return _Lowering(graph, mode, sources, given).run()
 
 
+class ScopeFault(NamedTuple):
+    """A node whose inputs, or whose place, do not fit the rows that reach it."""
+
+    node: ResolvedNode
+    message: str
+    remedy: str
+
+
+def scope_faults(
+    graph: ResolvedGraph,
+    *,
+    mode: Literal["stream", "request"],
+    holes: Collection[str] = (),
+    sources: Collection[str] | None = None,
+) -> list[ScopeFault]:
+    """Where rows that do not belong together would meet.
+
+    Args:
+        graph: in topological order; need not be whole.
+        mode: as for `lower`.
+        holes: nodes of which not every input is known: they, and those behind them, are left alone.
+        sources: as for `lower`.
+    """
+    lowering = _Lowering(graph, mode, sources, (), holes)
+    lowering.place()
+    return lowering.faults
+
+
 class _Lowering:
     def __init__(
         self,
@@ -82,6 +107,7 @@ class _Lowering:
         mode: Literal["stream", "request"],
         sources: Collection[str] | None,
         given: Collection[str],
+        holes: Collection[str] = (),
     ) -> None:
         self.graph = graph
         self.mode: Literal["stream", "request"] = mode
@@ -89,7 +115,8 @@ class _Lowering:
         self.stages: list[Stage] = []
         self.scopes: list[Scope] = []
         self.home: dict[str, Stage] = {}
-        self.problems: list[Problem] = []
+        self.faults: list[ScopeFault] = []
+        self.holes = holes
         self.entries: list[Stage] = []
         self.expands: dict[Scope, Stage] = {}
         self.incoming: dict[str, list[ResolvedConnection]] = defaultdict(list)
@@ -102,18 +129,21 @@ class _Lowering:
         self.request: Stage | None = None
 
     def run(self) -> Plan:
+        self.place()
+        if self.faults:
+            raise ValidationFailedError([_as_problem(fault) for fault in self.faults])
+        return Plan(self.graph, self.mode, trimmed(self.stages), self.scopes, self.entries)
+
+    def place(self) -> None:
+        """Give every node its stage and scope; those that fit none are faults."""
         if self.mode == "request":
             scope = self._scope("$request", None)
             entry = self._stage("$request", "request", "the request's inputs", scope)
             self.entries.append(entry)
             self.request = self._root(entry, scope, None)
         for node_id, node in self.graph.nodes.items():
-            if node_id in self.nodes:
+            if node_id in self.nodes and node_id not in self.holes:
                 self._place(node)
-        if self.problems:
-            raise ValidationFailedError(self.problems)
-        self._finish()
-        return Plan(self.graph, self.mode, self.stages, self.scopes, self.entries)
 
     # --- nodes ----------------------------------------------------------------------------------------
 
@@ -226,7 +256,7 @@ class _Lowering:
             return self._scope(node.id, None)
         if kind == "collect":
             if scope.parent is None:
-                self._problem(
+                self._fault(
                     node,
                     "has nothing to collect: its rows do not stem from a node that yields several rows for "
                     "one",
@@ -276,7 +306,7 @@ class _Lowering:
             return connection
         if name not in self.home:
             stage = self._stage(name, "fused", f"rows {sender!r} failed on", home.scope)
-            stage.root = ResolvedNode(name, _FAILED_ROWS, None, {}, NodePolicies())
+            stage.root = ResolvedNode(name, FAILED_ROWS, None, {}, NodePolicies())
             edge = Edge(stage, 0, connection)
             home.outs.append(Out((Wire(connection),), (), single=True, target=edge))
             self.home[name] = stage
@@ -332,7 +362,7 @@ class _Lowering:
             names = ", ".join(
                 repr(home.scope.id) for home in (*strangers, homes[0]) if home.scope is not deepest
             )
-            self._problem(
+            self._fault(
                 node,
                 f"joins rows of {deepest.id!r} with rows of {names}, which do not belong together",
                 _NEEDS_SAME_ROWS,
@@ -418,12 +448,8 @@ class _Lowering:
             and definition.offload is None
         )
 
-    def _problem(self, node: ResolvedNode, message: str, remedy: str) -> None:
-        self.problems.append(
-            Problem(
-                path=f"nodes.{node.id}", message=f"node {node.id!r} {message}", remedy=remedy, line=node.line
-            )
-        )
+    def _fault(self, node: ResolvedNode, message: str, remedy: str) -> None:
+        self.faults.append(ScopeFault(node, f"node {node.id!r} {message}", remedy))
 
     def _reachable(self, sources: Collection[str] | None) -> set[str]:
         if self.mode == "request":
@@ -444,52 +470,15 @@ class _Lowering:
                     roots.append(node_id)
         return seen
 
-    def _finish(self) -> None:
-        """Take out fused stages that compute nothing, number the rest, count the leaves of each scope."""
-        for stage in self.stages:
-            stage.edges = [
-                edge
-                for first in stage.edges
-                for edge in (
-                    [out.target for out in first.target.outs] if _is_trivial(first.target) else [first]
-                )
-            ]
-        self.stages = [stage for stage in self.stages if not _is_trivial(stage)]
-        for index, stage in enumerate(self.stages):
-            stage.index = index
-            if (stage.is_leaf and stage.kind != "sink") or stage.kind == "merge":
-                stage.scope.leaves += 1
-            targets = [out.target for out in stage.outs] + stage.edges
-            stage.scope.leaves += sum(1 for edge in targets if _ends_scope(edge))
 
-
-def _ends_scope(edge: Edge) -> bool:
-    """The rows of an edge end at its target: it sends on none, or those of another scope only."""
-    target = edge.target
-    return target.kind in _SCOPE_ENDS or (
-        target.kind == "join" and target.slots[edge.slot].scope is not target.scope
-    )
+def _as_problem(fault: ScopeFault) -> Problem:
+    path = f"nodes.{fault.node.id}"
+    return Problem(path=path, message=fault.message, remedy=fault.remedy, line=fault.node.line)
 
 
 def _items(ports: int) -> tuple[Item, ...]:
     """The arguments of a node whose inputs come as one row: the value itself for one port, else a tuple."""
     return (Item(None),) if ports == 1 else tuple(Item(index) for index in range(ports))
-
-
-def _is_trivial(stage: Stage) -> bool:
-    """A fused stage behind another kind of stage that hands its input on as it is."""
-    if stage.kind != "fused" or stage.calls or _has_failed_rows(stage):
-        return False
-    structured = (
-        stage.root is not None
-        and stage.root.role not in ("source", "sink")
-        and stage.root.node.structured_output
-    )
-    return not structured and all(out.is_plain for out in stage.outs)
-
-
-def _has_failed_rows(stage: Stage) -> bool:
-    return stage.root is not None and stage.root.definition is _FAILED_ROWS
 
 
 def _stage_kind(node: ResolvedNode) -> tuple[StageKind, str]:
@@ -507,4 +496,6 @@ def _stage_kind(node: ResolvedNode) -> tuple[StageKind, str]:
         return "offload", f"{node.id!r} runs in a {definition.offload}"
     if definition.batched:
         return "async", f"{node.id!r} works on batches of rows"
+    if node.hooks is not None and node.hooks.waits and not node.hooks.facts.waits:
+        return "async", f"middleware around {node.id!r} waits"
     return "async", f"{node.id!r} waits"

@@ -29,6 +29,8 @@ class Scope:
     id: str
     parent: Scope | None
     leaves: int = 0
+    linear: bool = True
+    """No stage sends its rows more than one way: a row has one value at a time."""
 
     @property
     def depth(self) -> int:
@@ -188,6 +190,8 @@ class Stage:
     """For joins, merges and reopens: the node whose inputs meet."""
     unpack: bool = False
     """The input is a tuple with one value per input port of the node."""
+    follows_code: bool = False
+    """Plain functions stand between it and the stage before, and may have changed the size of a row."""
 
     @property
     def is_leaf(self) -> bool:

@@ -146,7 +146,8 @@ class Steps:
         for step in self.all:
             if step.call is None:
                 continue
-            takers = self._takers(step)
+            # A row that goes on with a fallback is not completed here, but at the steps behind it.
+            takers = None if step.call.node.fallback is not None else self._takers(step)
             if takers is None:
                 self._add_tally(Tally(step.index, step.name, "completed"))
             else:

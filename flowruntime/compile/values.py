@@ -11,11 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from flowcore.errors import EngineError
+from flowruntime.compile.bounds import output_bound_of
 from flowruntime.compile.expressions.api import CompiledExpression
 from flowruntime.compile.plan import Argument, Call, Coalesce, Collected, Const, Given, Item, Wire
 from flowruntime.compile.resolved import ResolvedConnection
 from flowruntime.compile.sentinels import ABSENT, FAILED
 from flowruntime.compile.steps import Step, Steps, identifier
+from flowruntime.operators.oversize import OutputBound
 
 
 class Values:
@@ -70,6 +72,19 @@ class Values:
             return f"v.get({argument.name!r}, {self.constant(argument.default)})"
         raise EngineError(f"{argument!r} has no single value")
 
+    def given(self, step: Step) -> str:
+        """What a step works on: its one argument, or a mapping of them by port; of a connection its base."""
+        call = step.call
+        if call is None:
+            return "v" if step.connection is None else self.base(step.connection)
+        if call.node.role == "source":
+            return "v"
+        arguments = [self.argument(step, call, position) for position in range(len(call.arguments))]
+        if len(arguments) == 1:
+            return arguments[0]
+        named = zip(call.node.node.inputs, arguments, strict=True)
+        return "{" + ", ".join(f"{port.name!r}: {text}" for port, text in named) + "}"
+
     def argument(self, step: Step, call: Call, position: int) -> str:
         """An argument of a node, gathered ones from the variable they were put in."""
         argument = call.arguments[position]
@@ -104,6 +119,15 @@ class Values:
         if definition.context_name is not None:
             arguments.append(f"{definition.context_name}=at.context(i, {call.node.id!r})")
         return f"{name}({', '.join(arguments)})"
+
+    def bounded(self, step: Step, call: Call, text: str) -> str:
+        """`text`, which raises when its value is larger than the node's bound; unchanged when it has none."""
+        most = output_bound_of(call.node)
+        if most is None:
+            return text
+        name = f"fits_{step.variable}"
+        self.constants[name] = OutputBound(call.node.id, most).checked
+        return f"{name}({text})"
 
     def _compiled(self, call: Call) -> Any:
         definition = call.node.node

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
+from bisect import bisect_left
 from typing import Final
 
+from flowcore.document import Fault
 from flowcore.errors import Problem, ValidationFailedError
 from flowcore.findings import Mark, Path, path_text, shown
+from flowruntime.definition.parsed import Parsed
 
 MAX_NODES: Final = 200_000
 MAX_DEPTH: Final = 100
@@ -31,8 +35,22 @@ def parse_json(text: str, *, file: str | None = None) -> tuple[object, dict[Path
         ValidationFailedError: not JSON, a duplicate key, a number too large for a float, or a limit exceeded
             (`MAX_NODES`, `MAX_DEPTH`).
     """
+    parsed = read_json(text, file=file)
+    if parsed.faults:
+        raise ValidationFailedError([fault.problem for fault in parsed.faults])
+    return parsed.data, parsed.marks
+
+
+def read_json(text: str, *, file: str | None = None) -> Parsed:
+    """As `parse_json`, but faults of one place are told with the data.
+
+    A duplicate key leaves the first of two values, a number no float can hold is null.
+
+    Raises:
+        ValidationFailedError: the text as a whole cannot be read: it is not JSON, or exceeds a limit.
+    """
     reader = _Reader(text, file)
-    return reader.document(), reader.marks
+    return Parsed(reader.document(), reader.marks, reader.faults)
 
 
 def write_json(data: object) -> str:
@@ -45,11 +63,11 @@ class _Reader:
 
     def __init__(self, text: str, file: str | None) -> None:
         self.marks: Final[dict[Path, Mark]] = {}
+        self.faults: Final[list[Fault]] = []
         self._text: Final = text
         self._file: Final = file
         self._nodes = 0
-        self._line_at = 0
-        self._line = 1
+        self._newlines: Final = array("L", (found.start() for found in re.finditer("\n", text)))
 
     def document(self) -> object:
         data, end = self._value(self._skip(0), ())
@@ -88,10 +106,13 @@ class _Reader:
             key, at = self._string(at, path)
             at = self._expect(self._skip(at), ":", path)
             here = (*path, key)
-            if key in data:
-                message = f"the key {shown(key)} is there twice (first on line {self.marks[here].line})"
-                raise self._refuse(start, here, message, "keep one of the two")
-            data[key], at = self._value(self._skip(at), here)
+            first = self.marks.get(here) if key in data else None
+            value, at = self._value(self._skip(at), here)
+            if first is None:
+                data[key] = value
+            else:
+                message = f"the key {shown(key)} is there twice (first on line {first.line})"
+                self._note(start, here, message, "keep one of the two")
             at = self._skip(at)
             if self._text[at : at + 1] == "}":
                 return data, at + 1
@@ -129,12 +150,13 @@ class _Reader:
         try:
             whole = match["fraction"] is None and match["exponent"] is None
             number = int(match[0]) if whole else float(match[0])
-        except ValueError as fault:
-            raise self._refuse(at, path, "the number has too many digits", "put it in quotes") from fault
+        except ValueError:
+            self._note(at, path, "the number has too many digits", "put it in quotes")
+            return None, match.end()
         if number in {float("inf"), float("-inf")}:
-            raise self._refuse(
-                at, path, f"the number {shown(match[0])} is too large for a float", "put it in quotes"
-            )
+            message = f"the number {shown(match[0])} is too large for a float"
+            self._note(at, path, message, "put it in quotes")
+            return None, match.end()
         return number, match.end()
 
     def _expect(self, at: int, token: str, path: Path) -> int:
@@ -148,19 +170,19 @@ class _Reader:
         return match.end() if match else at
 
     def _line_of(self, at: int) -> int:
-        """The line of a position; positions mostly grow, so only what is new is counted."""
-        if at < self._line_at:
-            return self._text.count("\n", 0, at) + 1
-        self._line += self._text.count("\n", self._line_at, at)
-        self._line_at = at
-        return self._line
+        return bisect_left(self._newlines, at) + 1
+
+    def _note(self, at: int, path: Path, message: str, remedy: str) -> None:
+        self.faults.append(Fault(path, self._problem(at, path, message, remedy)))
 
     def _refuse(self, at: int, path: Path, message: str, remedy: str = "") -> ValidationFailedError:
-        problem = Problem(
+        return ValidationFailedError([self._problem(at, path, message, remedy)])
+
+    def _problem(self, at: int, path: Path, message: str, remedy: str) -> Problem:
+        return Problem(
             path=path_text(path) or "workflow",
             message=message,
             remedy=remedy,
             file=self._file,
             line=self._line_of(at),
         )
-        return ValidationFailedError([problem], what="workflow")

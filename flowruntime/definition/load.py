@@ -1,37 +1,32 @@
 """Load and save workflow files: YAML or JSON, inner files followed, references filled.
 
-Owns: reading bytes within limits, choosing the format, following `config.file` of workflow nodes, the
-environment.
-Does not own: the two formats (yaml, json), what the data means (flowcore.document), checking types and ports
-(flowruntime.compile).
+Owns: from a file or text to a workflow and back, the environment.
+Does not own: files and those of nested workflows (files), the two formats (yaml, json), what the data means
+(flowcore.document), checking types and ports (flowruntime.compile).
 
 Always holds: whatever the file holds, the answer is a Workflow or a ValidationFailedError with file and
-line; saving writes the whole file or leaves the old one.
+line, and of `load_draft` a Draft with all that is wrong in it; saving writes the whole file or leaves the old
+one.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Final, Literal, cast
 
-from flowcore.binding import bind_params
-from flowcore.document import from_document
+from flowcore.binding import bind_draft
+from flowcore.document import read_document
+from flowcore.draft import Draft
 from flowcore.dump import to_document
 from flowcore.errors import Problem, ValidationFailedError
-from flowcore.findings import Mark, Path, path_text, shown
+from flowcore.findings import shown
 from flowcore.schema import SCHEMA_HEADER
-from flowcore.workflow import MAX_NESTING, WORKFLOW_TYPE, Workflow
-from flowruntime.definition.json import parse_json, write_json
-from flowruntime.definition.yaml import parse_yaml, write_yaml
-
-MAX_BYTES: Final = 1 << 20
-
-Format = Literal["yaml", "json"]
-_JSON_START = re.compile(r"\s*\{\s*[\"}]")
-_SUFFIXES: Final[dict[str, Format]] = {".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+from flowcore.workflow import Workflow
+from flowruntime.definition.files import SUFFIXES, Format, follow_files, parse_bytes, read_file
+from flowruntime.definition.json import write_json
+from flowruntime.definition.parsed import Parsed
+from flowruntime.definition.yaml import write_yaml
 
 
 def load_workflow(
@@ -53,15 +48,31 @@ def load_workflow(
         The workflow. Without `params` and `bind` its references to params stay open, for `bind_params`.
 
     Raises:
-        ValidationFailedError: the file cannot be read, or anything in it is wrong; all problems are listed.
+        ValidationFailedError: the file cannot be read, or its form is wrong; all problems are listed.
+    """
+    return _finished(load_draft(source, env=env), params, bind=bind)
+
+
+def load_draft(source: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> Draft:
+    """Load a workflow as far as it can be read, so that all of it can be checked at once.
+
+    Args:
+        source: as for `load_workflow`.
+        env: as for `load_workflow`.
+
+    Returns:
+        The draft; validating it reports its `problems` together with all others, and `finished` gives the
+        workflow when there are none.
+
+    Raises:
+        ValidationFailedError: nothing of it can be read: there is no such file, or it is not YAML or JSON.
     """
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("{")):
-        return load_text(source, params=params, env=env, bind=bind)
+        return _draft(_parsed_text(source, None, None), None, env)
     path = FilePath(source)
-    text = _read(path, str(path))
-    data, marks = _parse(text, _format_of(path, text), str(path))
-    data = _Follower(str(path)).follow(data, marks, path.parent, (), (path.resolve(),))
-    return _finish(data, marks, str(path), params, env, bind=bind)
+    parsed = read_file(path)
+    follow_files(parsed, path)
+    return _draft(parsed, str(path), env)
 
 
 def load_text(
@@ -86,9 +97,7 @@ def load_text(
     Raises:
         ValidationFailedError: anything is wrong; all problems are listed.
     """
-    decoded = _decoded(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), file)
-    data, marks = _parse(decoded, format or _guess(decoded), file)
-    return _finish(data, marks, file, params, env, bind=bind)
+    return _finished(_draft(_parsed_text(text, format, file), file, env), params, bind=bind)
 
 
 def dump_workflow(workflow: Workflow, *, format: Format = "yaml", local_types: bool = False) -> str:
@@ -109,10 +118,13 @@ def save_workflow(workflow: Workflow, path: str | os.PathLike[str], *, local_typ
         OSError: the file cannot be written.
     """
     target = FilePath(path)
-    form = _SUFFIXES.get(target.suffix.lower())
+    form = SUFFIXES.get(target.suffix.lower())
     if form is None:
-        remedy = f"end it with {', '.join(_SUFFIXES)}"
-        raise _refusal(f"cannot tell the format of {shown(str(path))}", str(target), remedy=remedy)
+        remedy = f"end it with {', '.join(SUFFIXES)}"
+        message = f"cannot tell the format of {shown(str(path))}"
+        raise ValidationFailedError(
+            [Problem(path="workflow", message=message, remedy=remedy, file=str(target))]
+        )
     text = dump_workflow(workflow, format=form, local_types=local_types)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -122,131 +134,21 @@ def save_workflow(workflow: Workflow, path: str | os.PathLike[str], *, local_typ
         beside.unlink(missing_ok=True)
 
 
-class _Follower:
-    """Puts the workflows named by `config.file` in place, with their own lines."""
-
-    def __init__(self, outer: str) -> None:
-        self._outer: Final = outer
-
-    def follow(
-        self,
-        data: object,
-        marks: dict[Path, Mark],
-        folder: FilePath,
-        at: Path,
-        open_files: tuple[FilePath, ...],
-    ) -> object:
-        for name, node in _mapping(_mapping(data).get("nodes")).items():
-            config = _inner_config(node)
-            here = (*at, "nodes", name, "config")
-            named = config.get("file")
-            if "workflow" in config:
-                self.follow(config["workflow"], marks, folder, (*here, "workflow"), open_files)
-            elif isinstance(named, str):
-                config["workflow"] = self._inner(named, marks, folder, here, open_files)
-                del config["file"]
-        return data
-
-    def _inner(
-        self,
-        named: str,
-        marks: dict[Path, Mark],
-        folder: FilePath,
-        here: Path,
-        open_files: tuple[FilePath, ...],
-    ) -> object:
-        mark = marks.get((*here, "file"), Mark(self._outer, None))
-        path = folder / named
-        try:
-            resolved = path.resolve()
-        except (OSError, ValueError, RuntimeError) as fault:
-            raise self._refuse(f"cannot be followed: {fault}", here, mark, named) from fault
-        if resolved in open_files:
-            ring = " -> ".join(file.name for file in (*open_files, resolved))
-            raise self._refuse(f"workflows contain each other: {ring}", here, mark, named)
-        if len(open_files) >= MAX_NESTING:
-            raise self._refuse(f"workflows nest at most {MAX_NESTING} deep", here, mark, named)
-        try:
-            text = _read(path, str(path))
-        except ValidationFailedError as fault:
-            raise self._refuse(fault.problems[0].message, here, mark, named) from fault
-        data, inner_marks = _parse(text, _format_of(path, text), str(path))
-        at = (*here, "workflow")
-        marks.update({(*at, *place): inner for place, inner in inner_marks.items()})
-        return self.follow(data, marks, path.parent, at, (*open_files, resolved))
-
-    def _refuse(self, message: str, here: Path, mark: Mark, value: str) -> ValidationFailedError:
-        problem = Problem(
-            path=path_text((*here, "file")),
-            message=message,
-            value=shown(value),
-            file=mark.file,
-            line=mark.line,
-        )
-        return ValidationFailedError([problem], what="workflow")
+def _draft(parsed: Parsed, file: str | None, env: Mapping[str, str] | None) -> Draft:
+    return read_document(
+        parsed.data,
+        env=os.environ if env is None else env,
+        marks=parsed.marks,
+        file=file,
+        faults=parsed.faults,
+    )
 
 
-def _mapping(data: object) -> dict[str, object]:
-    return cast("dict[str, object]", data) if isinstance(data, dict) else {}
+def _finished(draft: Draft, params: Mapping[str, object] | None, *, bind: bool) -> Workflow:
+    bound = bind_draft(draft, params) if bind or params is not None else draft
+    return bound.finished()
 
 
-def _inner_config(node: object) -> dict[str, object]:
-    fields = _mapping(node)
-    return _mapping(fields.get("config")) if fields.get("type") == WORKFLOW_TYPE else {}
-
-
-def _finish(
-    data: object,
-    marks: dict[Path, Mark],
-    file: str | None,
-    params: Mapping[str, object] | None,
-    env: Mapping[str, str] | None,
-    *,
-    bind: bool,
-) -> Workflow:
-    workflow = from_document(data, env=os.environ if env is None else env, marks=marks, file=file)
-    return bind_params(workflow, params) if bind or params is not None else workflow
-
-
-def _parse(text: str, form: Format, file: str | None) -> tuple[object, dict[Path, Mark]]:
-    return parse_json(text, file=file) if form == "json" else parse_yaml(text, file=file)
-
-
-def _format_of(path: FilePath, text: str) -> Format:
-    return _SUFFIXES.get(path.suffix.lower()) or _guess(text)
-
-
-def _guess(text: str) -> Format:
-    return "json" if _JSON_START.match(text) else "yaml"
-
-
-def _read(path: FilePath, file: str) -> str:
-    try:
-        with path.open("rb") as opened:
-            raw = opened.read(MAX_BYTES + 1)
-    except FileNotFoundError as fault:
-        raise _refusal("there is no such file", file, remedy="check the path") from fault
-    except (OSError, ValueError) as fault:
-        reason = getattr(fault, "strerror", None) or str(fault)
-        raise _refusal(f"the file cannot be read: {reason}", file) from fault
-    return _decoded(raw, file)
-
-
-def _decoded(raw: bytes, file: str | None) -> str:
-    if len(raw) > MAX_BYTES:
-        raise _refusal(
-            f"a workflow has at most {MAX_BYTES} bytes", file, remedy="move data out of the workflow"
-        )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as fault:
-        line = raw.count(b"\n", 0, fault.start) + 1
-        message = f"the text is not UTF-8: byte {raw[fault.start]:#04x} at position {fault.start}"
-        raise _refusal(message, file, line=line, remedy="save the file as UTF-8") from fault
-
-
-def _refusal(
-    message: str, file: str | None, *, line: int | None = None, remedy: str = ""
-) -> ValidationFailedError:
-    problem = Problem(path="workflow", message=message, remedy=remedy, file=file, line=line)
-    return ValidationFailedError([problem], what="workflow")
+def _parsed_text(text: str | bytes, format: Format | None, file: str | None) -> Parsed:
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return parse_bytes(raw, format, file)

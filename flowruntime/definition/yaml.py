@@ -29,16 +29,21 @@ from yaml.events import (
 )
 from yaml.nodes import ScalarNode
 
+from flowcore.document import Fault
 from flowcore.errors import Problem, ValidationFailedError
 from flowcore.findings import Mark, Path, path_text, shown
 from flowcore.references import Unquoted, plain_scalar
+from flowruntime.definition.parsed import Parsed
 
 MAX_NODES: Final = 200_000
 MAX_ALIASES: Final = 100
 MAX_DEPTH: Final = 100
 
+_NO_ANCHOR: Final = -1
+_INSIDE_ITSELF: Final = -2
 _STR_TAG: Final = "tag:yaml.org,2002:str"
 _REFERENCE = re.compile(r"\$\{[^{}]*\}")
+_GLUED = re.compile(r"\s*[\w.-]+:[^\s/]")
 _MERGE_KEY: Final = "<<"
 
 
@@ -57,11 +62,27 @@ def parse_yaml(text: str, *, file: str | None = None) -> tuple[object, dict[Path
         ValidationFailedError: not YAML, several documents, a tag, a duplicate key, a key that is no text, or
             a limit exceeded (`MAX_NODES` with aliases unfolded, `MAX_ALIASES`, `MAX_DEPTH`).
     """
+    parsed = read_yaml(text, file=file)
+    if parsed.faults:
+        raise ValidationFailedError([fault.problem for fault in parsed.faults])
+    return parsed.data, parsed.marks
+
+
+def read_yaml(text: str, *, file: str | None = None) -> Parsed:
+    """As `parse_yaml`, but faults of one place are told with the data.
+
+    A duplicate key leaves the first of two values, a key that is no text is what it is written as, a merge
+    key and its fields are left out.
+
+    Raises:
+        ValidationFailedError: the text as a whole cannot be read: it is not YAML, or exceeds a limit.
+    """
     events, targets = _scan(text, file)
     if not events:
-        return None, {(): Mark(file, 1)}
+        return Parsed(None, {(): Mark(file, 1)})
     reader = _Reader(events, targets, file)
-    return reader.read((), 0)[0], reader.marks
+    data, _ = reader.read((), 0)
+    return Parsed(data, reader.marks, reader.faults)
 
 
 def _scan(text: str, file: str | None) -> tuple[list[Event], dict[int, int]]:
@@ -74,7 +95,7 @@ def _scan(text: str, file: str | None) -> tuple[list[Event], dict[int, int]]:
         index = len(events)
         events.append(event)
         if isinstance(event, AliasEvent):
-            targets[index] = _alias_target(event, anchors, open_nodes, file)
+            targets[index] = _alias_target(event, anchors, open_nodes)
         elif isinstance(event, NodeEvent) and event.anchor:
             anchors[event.anchor] = index
         if isinstance(event, CollectionStartEvent):
@@ -118,24 +139,18 @@ def _document(text: str, file: str | None) -> Iterator[Event]:
         raise _refusal(f"cannot be read as YAML: {shown(str(fault))}", file) from fault
 
 
-def _alias_target(event: AliasEvent, anchors: dict[str, int], open_nodes: list[int], file: str | None) -> int:
-    name = event.anchor
-    if name not in anchors:
-        raise _refusal(
-            f"the alias *{name} has no anchor before it", file, line=_line(event), remedy=f"add &{name}"
-        )
-    if anchors[name] in open_nodes:
-        raise _refusal(
-            f"the alias *{name} stands inside its own anchor", file, line=_line(event), remedy="write it out"
-        )
-    return anchors[name]
+def _alias_target(event: AliasEvent, anchors: dict[str, int], open_nodes: list[int]) -> int:
+    """The index of the node an alias stands for; one of the two marks of none when there is none."""
+    index = anchors.get(event.anchor or "", _NO_ANCHOR)
+    return _INSIDE_ITSELF if index in open_nodes else index
 
 
 class _Reader:
-    """Turns events into data; stops at the first fault, since what follows could not be trusted."""
+    """Turns events into data; a fault of one place is noted, and what stands there is not to be trusted."""
 
     def __init__(self, events: list[Event], targets: dict[int, int], file: str | None) -> None:
         self.marks: Final[dict[Path, Mark]] = {}
+        self.faults: Final[list[Fault]] = []
         self._events: Final = events
         self._targets: Final = targets
         self._file: Final = file
@@ -147,18 +162,31 @@ class _Reader:
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
             limit = f"{MAX_NODES} values" if self._nodes > MAX_NODES else f"{MAX_DEPTH} levels of nesting"
-            raise self._refuse(
-                event, path[:6], f"there are more than {limit}, aliases unfolded", "make it smaller"
-            )
+            message = f"there are more than {limit}, aliases unfolded"
+            raise ValidationFailedError([self._problem(event, path[:6], message, "make it smaller")])
         self.marks[path] = Mark(self._file, _line(event))
         if isinstance(event, AliasEvent):
-            return self.read(path, self._targets[index])[0], index + 1
+            return self._alias(event, path, index), index + 1
         self._check_tag(event, path)
         if isinstance(event, ScalarEvent):
             return self._scalar(event, path), index + 1
         if isinstance(event, SequenceStartEvent):
             return self._sequence(path, index + 1)
         return self._mapping(path, index + 1)
+
+    def _alias(self, event: AliasEvent, path: Path, index: int) -> object:
+        target = self._targets[index]
+        if target == _INSIDE_ITSELF:
+            message = f"the alias *{event.anchor} stands inside its own anchor"
+            self._note(event, path, message, "write it out")
+        elif target == _NO_ANCHOR:
+            message = f"the alias *{event.anchor} has no anchor before it"
+            self._note(
+                event, path, message, f"add &{event.anchor}, or put a text that begins with * in quotes"
+            )
+        else:
+            return self.read(path, target)[0]
+        return None
 
     def _sequence(self, path: Path, index: int) -> tuple[list[object], int]:
         items: list[object] = []
@@ -172,27 +200,51 @@ class _Reader:
         while not isinstance(self._events[index], CollectionEndEvent):
             event = self._events[index]
             key = self._key(event, path, index)
+            if key is None:  # noted; the whole mapping is not what it was meant to be
+                after_key = self._behind(index)
+                index = self._behind(after_key)
+                continue
             here = (*path, key)
             if key in data:
                 first = self.marks[here].line
                 message = f"the key {shown(key)} is there twice (first on line {first})"
-                raise self._refuse(event, here, message, "keep one of the two")
+                self._note(event, here, message, "keep one of the two")
+                index = self._behind(index + 1)
+                continue
             data[key], index = self.read(here, index + 1)
             self.marks[here] = Mark(self._file, _line(event))
         return data, index + 1
 
-    def _key(self, event: Event, path: Path, index: int) -> str:
+    def _key(self, event: Event, path: Path, index: int) -> str | None:
+        """The key as text; None when it is none, which is noted."""
+        line = event
         if isinstance(event, AliasEvent):
+            if self._targets[index] in (_NO_ANCHOR, _INSIDE_ITSELF):
+                self._alias(event, path, index)
+                return None
             event = self._events[self._targets[index]]
         self._check_tag(event, path)
         if not isinstance(event, ScalarEvent):
-            raise self._refuse(event, path, "a key must be text, not a list or mapping", "put it in quotes")
+            self._note(line, path, "a key must be text, not a list or mapping", "put it in quotes")
+            return None
         key = str(event.value)
         if key == _MERGE_KEY and _is_plain(event):
-            raise self._refuse(event, path, "merge keys (<<) are not supported", "write the fields out")
-        if _is_plain(event) and not isinstance(self._typed(event, path), str):
-            raise self._refuse(event, path, f"the key {shown(key)} is not text", f"put it in quotes: '{key}'")
+            self._note(line, path, "merge keys (<<) are not supported", "write the fields out")
+            return None
+        if _is_plain(event) and not isinstance(_plain_or_text(key), str):
+            self._note(line, (*path, key), f"the key {shown(key)} is not text", f"put it in quotes: '{key}'")
         return key
+
+    def _behind(self, index: int) -> int:
+        """The index after the node that starts at `index`, which is not read."""
+        depth = 0
+        while True:
+            event = self._events[index]
+            depth += isinstance(event, CollectionStartEvent)
+            depth -= isinstance(event, CollectionEndEvent)
+            index += 1
+            if not depth:
+                return index
 
     def _scalar(self, event: ScalarEvent, path: Path) -> object:
         if not _is_plain(event):
@@ -204,16 +256,20 @@ class _Reader:
     def _typed(self, event: ScalarEvent, path: Path) -> object:
         try:
             return plain_scalar(event.value)
-        except ValueError as fault:
-            raise self._refuse(event, path, "the number has too many digits", "put it in quotes") from fault
+        except ValueError:
+            self._note(event, path, "the number has too many digits", "put it in quotes")
+            return None
 
     def _check_tag(self, event: Event, path: Path) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise self._refuse(event, path, f"the tag {shown(tag)} is not supported", "leave tags out")
+            self._note(event, path, f"the tag {shown(tag)} is not supported", "leave tags out")
 
-    def _refuse(self, event: Event, path: Path, message: str, remedy: str) -> ValidationFailedError:
-        return _refusal(message, self._file, line=_line(event), path=path_text(path), remedy=remedy)
+    def _note(self, event: Event, path: Path, message: str, remedy: str) -> None:
+        self.faults.append(Fault(path, self._problem(event, path, message, remedy)))
+
+    def _problem(self, event: Event, path: Path, message: str, remedy: str) -> Problem:
+        return _problem(message, self._file, line=_line(event), path=path_text(path), remedy=remedy)
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -269,19 +325,63 @@ def _line(event: Event) -> int:
 
 def _syntax_error(fault: yaml.YAMLError, text: str, file: str | None) -> ValidationFailedError:
     mark: Any = getattr(fault, "problem_mark", None)
-    what = getattr(fault, "problem", None) or str(fault).partition("\n")[0]
-    context = getattr(fault, "context", None)
+    what = str(getattr(fault, "problem", None) or str(fault).partition("\n")[0])
+    context = str(getattr(fault, "context", None) or "")
     message = f"not valid YAML: {context}, {what}" if context else f"not valid YAML: {what}"
     if mark is None:
         return _refusal(message, file)
     lines = text.splitlines() or [""]
     at = min(int(mark.line), len(lines) - 1)  # an end of text too soon is noted on the line after the last
-    remedy = "inside {...} or [...] put ${NAME} in quotes" if "${" in lines[at] else ""
-    return _refusal(message, file, line=at + 1, remedy=remedy)
+    told, remedy = _explained(what, context, lines[: at + 1], int(mark.column))
+    began: Any = getattr(fault, "context_mark", None)
+    if began is not None and not told and int(began.line) < at:
+        message += f", begun on line {int(began.line) + 1}"
+    return _refusal(f"not valid YAML: {told}" if told else message, file, line=at + 1, remedy=remedy)
+
+
+def _explained(what: str, context: str, lines: list[str], column: int) -> tuple[str, str]:
+    """What a message of the parser means to somebody who writes a workflow, and what to do.
+
+    Args:
+        what: the parser's message.
+        context: what it was doing.
+        lines: up to the one it stopped at.
+        column: where on that one it stopped.
+    """
+    line, here = lines[-1], lines[-1][column : column + 1]
+    indentation = line[: len(line) - len(line.lstrip())]
+    before = next((each for each in reversed(lines[:-1]) if each.strip()), "")
+    glued = "" if not _GLUED.match(before) else ", or write a blank after ':' on the line before"
+    explained = (
+        ("\t" in indentation or here == "\t", "a tab indents the line", "indent with spaces"),
+        (
+            "cannot start any token" in what,
+            f"{here!r} cannot begin a text without quotes",
+            "put the text in quotes",
+        ),
+        (
+            "mapping values are not allowed" in what,
+            "a text without quotes cannot hold ': '",
+            f"put the text in quotes, or check the indentation{glued}",
+        ),
+        ("expected ':'" in what, "", "write 'name: value', and items of a list as '- item'"),
+        ("document start" in what, "", "take out what stands after the end of the document"),
+        ("tag" in context, "", "put a text that begins with '!' in quotes"),
+        ("${" in line, "", "inside {...} or [...] put ${NAME} in quotes"),
+        ("flow" in context, "", 'close the bracket, and put a text with any of :,{}[]"# in quotes'),
+        ("quoted scalar" in context, "", "close the quotes"),
+        ("block" in context, "", "check the indentation: what belongs together begins in the same column"),
+    )
+    return next(((told, remedy) for applies, told, remedy in explained if applies), ("", ""))
 
 
 def _refusal(
-    message: str, file: str | None, *, line: int | None = None, path: str = "", remedy: str = ""
+    message: str, file: str | None, *, line: int | None = None, remedy: str = ""
 ) -> ValidationFailedError:
-    problem = Problem(path=path or "workflow", message=message, remedy=remedy, file=file, line=line)
-    return ValidationFailedError([problem], what="workflow")
+    return ValidationFailedError([_problem(message, file, line=line, remedy=remedy)])
+
+
+def _problem(
+    message: str, file: str | None, *, line: int | None = None, path: str = "", remedy: str = ""
+) -> Problem:
+    return Problem(path=path or "workflow", message=message, remedy=remedy, file=file, line=line)

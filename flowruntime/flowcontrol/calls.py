@@ -13,8 +13,8 @@ from flowcore.errors import ContractError
 
 if TYPE_CHECKING:
     from flowruntime.compile.resolved import ResolvedNode
+    from flowruntime.flowcontrol.jobs import Job
     from flowruntime.flowcontrol.offload import Offloader
-    from flowruntime.flowcontrol.pool import Job
 
 MakeContext = Callable[["Job"], Any]
 
@@ -92,7 +92,7 @@ def _offloaded(
     def call(job: Job) -> Awaitable[Any]:
         arguments: Sequence[Any] = job.value if unpack else (job.value,)
         extra = {name: context(job)} if name is not None else {}
-        return offloader.run(tuple(arguments), {**keywords, **extra})
+        return offloader.run(tuple(arguments), {**keywords, **extra}, job.prepared)
 
     return call
 
@@ -113,7 +113,7 @@ def _batched(
         columns = [list(column) for column in zip(*rows, strict=True)] if unpack else [rows]
         extra = {name: context(job)} if name is not None else {}
         if offloader is not None:
-            results = await offloader.run(tuple(columns), {**keywords, **extra})
+            results = await offloader.run(tuple(columns), {**keywords, **extra}, job.prepared)
         else:
             results = await function(*columns, **keywords, **extra)
         try:

@@ -1,39 +1,33 @@
 """Blocking and CPU-bound functions, off the loop: threads, and processes that rows reach as msgpack.
 
-Owns: `Offloader`, the pool of one node. Does not own: limits and retries (pool).
+Owns: `Offloader`, the calls of one node. Does not own: limits and retries (pool), processes and threads
+(processes, threads), the form in which values cross (wire).
 
 Always holds: a process gets `module:qualname` and msgpack, never pickled objects of the user; a worker
-process that
-dies fails the rows it had, with a clear error, and the pool is made anew; closing waits for nothing longer
-than told.
+process that dies fails the row it had, with a clear error, and no other; a cancelled or expired row ends its
+process; closing waits for nothing longer than told.
 A thread cannot be interrupted: a cancelled row's answer is thrown away when it comes; until then its thread
-stays
-taken, so that the number of threads bounds the work whatever is cancelled.
+stays taken, so that the number of threads bounds the work whatever is cancelled. It does not keep the program
+from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import msgspec
-
 from flowcore.definition import Offload
-from flowcore.errors import ContractError, DefinitionError, RunError
+from flowcore.errors import ContractError, DefinitionError, RunError, RuntimeClosedError
+from flowcore.values import ValueFormError
+from flowruntime.flowcontrol.process_worker import CALL, ERROR, IMPORT, UNFIT
+from flowruntime.flowcontrol.processes import ProcessEnded, Processes, ProcessUnfit, WorkerProcess
+from flowruntime.flowcontrol.threads import Threads
+from flowruntime.flowcontrol.wire import from_wire, rebuild_error, to_wire
 
 
 class WorkerProcessDiedError(RunError, ChildProcessError):
-    """A worker process ended while it worked on the row."""
-
-
-class RemoteError(RunError):
-    """An exception of a worker process whose class cannot be rebuilt here; `kind` names it."""
+    """A worker process ended while it worked on the row: attributes `node`, `how`."""
 
 
 class Offloader:
@@ -43,6 +37,10 @@ class Offloader:
         function: for threads any callable; for processes one a fresh interpreter finds by name.
         kind: `thread` or `process`.
         workers: how many calls run at once.
+        name: of the node.
+
+    Raises:
+        DefinitionError: a process would not find the function.
     """
 
     def __init__(self, function: Callable[..., Any], kind: Offload, workers: int, *, name: str) -> None:
@@ -50,74 +48,110 @@ class Offloader:
         self.kind = kind
         self.workers = workers
         self._function = function
-        self._executor: Executor | None = None
+        self._threads: Threads | None = None
+        self._processes: Processes | None = None
         self._location = f"{function.__module__}:{function.__qualname__}"
         if kind == "process":
             check_importable(function, name)
 
-    async def run(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    async def prepare(self) -> WorkerProcess | None:
+        """What one call of `run` needs: a process that has imported the function; a thread needs nothing.
+
+        Raises:
+            WorkerProcessDiedError: it died while it was started.
+            Exception: what importing the function's module raised there.
+        """
+        if self.kind == "thread":
+            return None
+        if self._processes is None:
+            self._processes = Processes(self.workers, self.name)
+        try:
+            return await self._processes.ready(IMPORT + to_wire({"function": self._location}))
+        except ProcessEnded as error:
+            raise self._died("while it was started", error) from error
+        except ProcessUnfit as error:
+            raise rebuild_error(from_wire(error.reply[1:])) from None
+
+    async def run(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any], prepared: WorkerProcess | None = None
+    ) -> Any:
         """The function's result.
+
+        Args:
+            arguments: its positional ones.
+            keywords: and the others.
+            prepared: by `prepare`; None: done here.
 
         Raises:
             WorkerProcessDiedError: the process was killed or crashed.
             ContractError: arguments or the result cannot cross as msgpack.
         """
+        if self.kind == "process":
+            worker = prepared or await self.prepare()
+            assert worker is not None  # noqa: S101 - what it gives for processes
+            return await self._in_process(worker, arguments, keywords)
+        if self._threads is None:
+            self._threads = Threads(self.workers, f"flow-{self.name}")
         loop = asyncio.get_running_loop()
-        executor = self._pool()
-        if self.kind == "thread":
-            return await loop.run_in_executor(executor, lambda: self._function(*arguments, **keywords))
-        try:
-            payload = msgspec.msgpack.encode((arguments, keywords), enc_hook=encode_extra)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ContractError(
-                f"node {self.name!r}: its input cannot cross into a worker process ({error}); use plain "
-                "values, or offload='thread'",
-                node=self.name,
-            ) from error
-        try:
-            answer = await loop.run_in_executor(executor, call_by_name, self._location, payload)
-        except BrokenProcessPool as error:
-            if self._executor is executor:
-                self._executor = None
-            raise WorkerProcessDiedError(
-                f"the worker process of node {self.name!r} died while it worked; the record, or memory, "
-                "may have killed it",
-                node=self.name,
-            ) from error
-        ok, payload = answer
-        decoded = msgspec.msgpack.decode(payload, ext_hook=decode_extra)
+        ok, answer = await loop.run_in_executor(self._threads, _outcome, self._function, arguments, keywords)
         if ok:
-            return decoded
-        raise rebuild_error(decoded)
+            return answer
+        raise answer
 
-    def _pool(self) -> Executor:
-        if self._executor is None:
-            if self.kind == "thread":
-                self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=f"flow-{self.name}")
-            else:
-                self._executor = ProcessPoolExecutor(
-                    self.workers, mp_context=multiprocessing.get_context("spawn")
-                )
-        return self._executor
+    async def _in_process(
+        self, worker: WorkerProcess, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        processes = self._processes
+        if processes is None:
+            raise RuntimeClosedError(f"the worker processes of node {self.name!r} were ended", node=self.name)
+        call = {"function": self._location, "arguments": list(arguments), "configuration": keywords}
+        try:
+            message = CALL + to_wire(call)
+        except ValueFormError as error:
+            processes.give_back(worker)
+            raise self._unfit("its input cannot cross into a worker process", str(error)) from error
+        try:
+            answer = await processes.call(worker, message)
+        except ProcessEnded as error:
+            raise self._died("while it worked on the row", error) from error
+        how, data = answer[:1], from_wire(answer[1:])
+        if how == ERROR:
+            raise rebuild_error(data)
+        if how == UNFIT:
+            raise self._unfit("its result cannot cross back from a worker process", data)
+        return data
+
+    def _died(self, when: str, error: ProcessEnded) -> WorkerProcessDiedError:
+        return WorkerProcessDiedError(
+            f"the worker process of node {self.name!r} died {when} ({error.how}); the record, or memory, may "
+            "have killed it; other rows go on in processes of their own",
+            node=self.name,
+            how=error.how,
+        )
+
+    def _unfit(self, what: str, why: str) -> ContractError:
+        return ContractError(
+            f"node {self.name!r}: {what}: {why}; or use offload='thread'", node=self.name, reason=why
+        )
 
     async def aclose(self) -> None:
         """End the pool; threads that are still busy are left to end by themselves."""
-        executor, self._executor = self._executor, None
-        if executor is None:
-            return
-        living: dict[int, Any] = getattr(executor, "_processes", None) or {}
-        processes = list(living.values())
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself in the meantime
-                process.terminate()
-        if processes:
-            await asyncio.to_thread(_join_all, processes)
+        threads, self._threads = self._threads, None
+        processes, self._processes = self._processes, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+        if processes is not None:
+            await processes.aclose()
 
 
-def _join_all(processes: list[Any]) -> None:
-    for process in processes:
-        process.join(timeout=5)
+def _outcome(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[bool, Any]:
+    """In a thread: the result, or what was raised, as a value: no future takes a StopIteration."""
+    try:
+        return True, function(*arguments, **keywords)
+    except BaseException as error:  # noqa: BLE001 - user code; it becomes the row's failure
+        return False, error
 
 
 def check_importable(function: Callable[..., Any], name: str) -> None:
@@ -132,72 +166,3 @@ def check_importable(function: Callable[..., Any], name: str) -> None:
             f"node {name!r} runs in a process, which cannot find {location}; put the function at the top "
             "level of a module that can be imported, or use offload='thread'"
         )
-
-
-# --- in the worker process ----------------------------------------------------------------------------
-
-_found: dict[str, Callable[..., Any]] = {}
-
-
-def call_by_name(location: str, payload: bytes) -> tuple[bool, bytes]:
-    """Run in the worker process: find the function, call it, encode what came of it."""
-    function = _found.get(location)
-    if function is None:
-        module, _, qualname = location.partition(":")
-        target: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            target = getattr(target, part)
-        function = _found[location] = target
-    arguments, keywords = msgspec.msgpack.decode(payload, ext_hook=decode_extra)
-    try:
-        result = function(*arguments, **keywords)
-        return True, msgspec.msgpack.encode(result, enc_hook=encode_extra)
-    except Exception as error:  # noqa: BLE001 - user code; it crosses back as the row's failure
-        return False, msgspec.msgpack.encode(error_as_data(error), enc_hook=encode_extra)
-
-
-# --- what msgpack does not know -----------------------------------------------------------------------
-
-_ARRAY = 1
-_ERROR = 2
-
-
-def encode_extra(value: Any) -> Any:
-    """Arrays as shape, type and bytes; exceptions as data."""
-    if type(value).__module__ == "numpy" and hasattr(value, "tobytes"):
-        header = msgspec.msgpack.encode((str(value.dtype), list(value.shape)))
-        return msgspec.msgpack.Ext(_ARRAY, len(header).to_bytes(2, "big") + header + value.tobytes())
-    if isinstance(value, BaseException):
-        return msgspec.msgpack.Ext(_ERROR, msgspec.msgpack.encode(error_as_data(value)))
-    raise TypeError(f"{type(value).__name__} is not a plain value")
-
-
-def decode_extra(code: int, data: memoryview) -> Any:
-    """The inverse of `encode_extra`."""
-    if code == _ARRAY:
-        import numpy as np
-
-        size = int.from_bytes(data[:2], "big")
-        dtype, shape = msgspec.msgpack.decode(data[2 : 2 + size], type=tuple[str, list[int]])
-        return np.frombuffer(bytes(data[2 + size :]), dtype=dtype).reshape(shape).copy()
-    if code == _ERROR:
-        return rebuild_error(msgspec.msgpack.decode(data))
-    raise ContractError(f"unknown extension {code} from a worker process")
-
-
-def error_as_data(error: BaseException) -> Any:
-    """An exception as plain data: class, message, module."""
-    kind = type(error)
-    return {"$error": [kind.__module__, kind.__qualname__, str(error)]}
-
-
-def rebuild_error(data: Any) -> Exception:
-    """The exception again: of its own class when that is a builtin or one of ours, else a RemoteError."""
-    parts: list[str] = data["$error"]
-    module, qualname, message = parts
-    if module in ("builtins", "flowcore.errors"):
-        kind = getattr(importlib.import_module(module), qualname, None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            with contextlib.suppress(TypeError):  # a class with another constructor comes as RemoteError
-                return kind(message)
-    return RemoteError(f"{qualname}: {message}", kind=f"{module}.{qualname}")

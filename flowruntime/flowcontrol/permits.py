@@ -4,8 +4,7 @@ Owns: `Limit` and `Permits`, the set one stage needs.
 Does not own: who waits for work (flowruntime.flowcontrol.pool).
 
 Always holds: permits are taken all or none, synchronously, and never while waiting for another; whoever is
-refused is
-woken, in turn, when a permit of the limit that refused comes back. Loop thread only.
+refused is woken, in turn, when a permit of the limit that refused comes back. Loop thread only.
 """
 
 from __future__ import annotations
@@ -19,13 +18,17 @@ from flowcore.errors import EngineError
 class Limit:
     """A named bound on concurrent work."""
 
-    __slots__ = ("_waiting", "capacity", "in_use", "name", "peak", "waits")
+    __slots__ = ("_waiting", "capacity", "failures", "in_use", "name", "peak", "taken", "waits")
 
     def __init__(self, name: str, capacity: int) -> None:
         self.name = name
         self.capacity = capacity
         self.in_use = 0
         self.peak = 0
+        self.taken = 0
+        """Permits given so far."""
+        self.failures = 0
+        """Of these: attempts that failed."""
         self.waits = 0
         """How often a stage was refused."""
         self._waiting: deque[Callable[[], None]] = deque()
@@ -46,7 +49,8 @@ class Limit:
         self.in_use -= 1
         if self.in_use < 0:
             raise EngineError(f"limit {self.name!r} got back more permits than it gave")
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def set_capacity(self, capacity: int) -> None:
         """Change the bound while running; what is in use above a smaller one runs out by itself."""
@@ -64,6 +68,8 @@ class Limit:
             "capacity": self.capacity,
             "in_use": self.in_use,
             "peak": self.peak,
+            "taken": self.taken,
+            "failures": self.failures,
             "waits": self.waits,
             "waiting": len(self._waiting),
         }
@@ -88,10 +94,13 @@ class Permits:
                 return False
         for limit in self.limits:
             limit.in_use += 1
-            limit.peak = max(limit.peak, limit.in_use)
+            limit.taken += 1
+            if limit.in_use > limit.peak:  # noqa: PLR1730 - for every row: max() costs a call
+                limit.peak = limit.in_use
         return True
 
-    def give_back(self) -> None:
-        """Return one permit of each."""
+    def give_back(self, *, failed: bool = False) -> None:
+        """Return one permit of each; `failed`: the attempt it was taken for did."""
         for limit in self.limits:
+            limit.failures += failed
             limit.returned()

@@ -4,22 +4,27 @@ Owns: `SinkWriter`: gathering rows, calling `Sink.write`, covering rows once the
     sink.
 Does not own: what a write does (connectors), when positions are committed (flowruntime.execute).
 
-Always holds: rows are covered only after `write` has returned; a row is written once; a write that raises
-fails its rows
-and, where the policy says so, the run. Memory: references to frames that are charged elsewhere.
+Always holds: rows are covered only after `write` has returned; a row is written once, or again with the same
+others while the sink's retry policy says so, and meanwhile nothing else is; a write that raises for good
+fails its rows and, where the policy says so, the run. Memory: references to frames charged elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from flowcore.connector import Rows, Sink
-from flowcore.errors import SinkError
+from flowcore.errors import ContractError, SinkError, describe_error
 from flowcore.frame import Frame, Opened
+from flowruntime.crashpoints import crash_point
+from flowruntime.flowcontrol.pool import PATIENCE_S
+from flowruntime.resilience.containment import contained
 
 if TYPE_CHECKING:
+    from flowruntime.flowcontrol.rewriting import Rewriting
     from flowruntime.operators.kernel import Kernel
 
 MAX_BATCH = 4_096
@@ -31,14 +36,18 @@ class SinkWriter:
     Args:
         node_id: of the sink.
         sink: opened.
+        rewriting: whether a write that raises is made again; None: never.
     """
 
-    def __init__(self, node_id: str, sink: Sink[Any, Any]) -> None:
+    def __init__(self, node_id: str, sink: Sink[Any, Any], rewriting: Rewriting | None = None) -> None:
         self.node_id = node_id
+        self._rewriting = rewriting
         self.sink = sink
         self._waiting: deque[tuple[Kernel, Frame[Any]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._attempts = 1
+        """Of the write under way."""
         self.rows_written = 0
         self._writing: list[tuple[Kernel, Frame[Any]]] = []
         self._forgotten: set[Frame[Any]] = set()
@@ -85,23 +94,15 @@ class SinkWriter:
         self._writing = parts
         keys, times, headers = _columns(parts)
         batch: Rows[Any] = Rows(values, keys=keys, times=times, headers=headers)
-        errors: dict[int, Exception] = {}
-        whole: Exception | None = None
         telemetry = parts[0][0].worker.telemetry
         started = telemetry.clock() if telemetry.metered else None
-        try:
-            errors = dict(await self.sink.write(batch))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if self._closed or (task is not None and task.cancelling()):
-                raise
-            whole = SinkError(f"sink {self.node_id!r} raised CancelledError, though nobody had cancelled it")
-            whole.__cause__ = error
-        except Exception as error:  # noqa: BLE001 - whatever a sink raises fails the rows it was given
-            whole = error
+        errors, whole = await self._write(batch)
+        if self._rewriting is not None:
+            errors, whole = await self._write_again(batch, errors, whole, self._rewriting)
         if started is not None:
             telemetry.meter(self.node_id).observe(len(values), telemetry.clock() - started)
         self.rows_written += 0 if whole is not None else len(values) - len(errors)
+        await self._keep(parts, errors, whole)
         start = 0
         for kernel, frame in parts:
             size = len(frame.values)
@@ -111,6 +112,91 @@ class SinkWriter:
                 self._settle(kernel, frame, start, errors, whole)
             start += size
         self._writing = []
+
+    async def _write(self, batch: Rows[Any]) -> tuple[dict[int, Exception], Exception | None]:
+        """Rows that failed each for itself, and the error of a write that failed whole."""
+        try:
+            crash_point("sink.before_write")
+            errors = self._failed_rows(await self.sink.write(batch), len(batch))
+            crash_point("sink.after_write")
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, GeneratorExit) or (
+                isinstance(error, asyncio.CancelledError)
+                and (self._closed or (task is not None and task.cancelling()))
+            ):
+                raise
+            return {}, contained(error, self.node_id)
+        return errors, None
+
+    async def _write_again(
+        self,
+        batch: Rows[Any],
+        errors: dict[int, Exception],
+        whole: Exception | None,
+        rewriting: Rewriting,
+    ) -> tuple[dict[int, Exception], Exception | None]:
+        """Repeat a write that failed whole for as long as the policy says; what the last one came to."""
+        loop = asyncio.get_running_loop()
+        call = rewriting.begin(loop.time())
+        while whole is not None:
+            delay_s = rewriting.delay_s(call, whole, loop.time())
+            if delay_s is None:
+                break
+            self._tell_of_retry(whole, call.attempt, delay_s)
+            await asyncio.sleep(delay_s)
+            call.attempt += 1
+            errors, whole = await self._write(batch)
+        self._attempts = call.attempt
+        return errors, whole
+
+    def _tell_of_retry(self, error: Exception, attempt: int, delay_s: float) -> None:
+        for kernel, frame in self._writing:
+            if kernel.closed or frame in self._forgotten:
+                continue
+            kernel.counts[self.node_id].retried += len(frame.values)
+            telemetry = kernel.worker.telemetry
+            for row in frame.present:
+                telemetry.node_retrying(kernel, self.node_id, frame.opened, row, error, attempt, delay_s)
+
+    async def _keep(
+        self,
+        parts: list[tuple[Kernel, Frame[Any]]],
+        errors: Mapping[int, Exception],
+        whole: Exception | None,
+    ) -> None:
+        """Where executions survive their process: their rows are written once, whatever becomes of it."""
+        start = 0
+        for kernel, frame in parts:
+            size = len(frame.values)
+            if kernel.journal is not None and not kernel.closed:
+                mine = {row - start: error for row, error in errors.items() if start <= row < start + size}
+                await kernel.journal.wrote(self.node_id, frame, mine, whole)
+            start += size
+
+    def _failed_rows(self, answer: object, size: int) -> dict[int, Exception]:
+        """What `write` returned, checked: a failure of no row must not pass for success of all.
+
+        Raises:
+            ContractError: it is no mapping from rows of the batch to exceptions.
+        """
+        if isinstance(answer, Mapping):
+            answered = cast("Mapping[object, object]", answer)
+            wrong = [
+                (row, error)
+                for row, error in answered.items()
+                if type(row) is not int or not 0 <= row < size or not isinstance(error, BaseException)
+            ]
+            if not wrong:
+                failed = cast("Mapping[int, BaseException]", answered)
+                return {row: contained(error, self.node_id) for row, error in failed.items()}
+            answer = dict(wrong)
+        raise ContractError(
+            f"sink {self.node_id!r} was given {size} rows and its write returned {answer!r:.200}; return a "
+            "mapping of the rows that failed, each by its index with its exception: {} when all are durable",
+            node=self.node_id,
+            rows=size,
+        )
 
     def _take(self) -> tuple[list[tuple[Kernel, Frame[Any]]], list[Any]]:
         """Waiting frames for one write, and their values; frames of closed chains are let go."""
@@ -140,10 +226,11 @@ class SinkWriter:
         else:
             # Only now are the rows of the values worked out: it costs some 50 ns each.
             now = kernel.worker.telemetry.clock()
-            for index, row in enumerate(frame.present, start):
+            for index, (row, value) in enumerate(zip(frame.present, frame.values, strict=True), start):
                 error = whole if whole is not None else errors.get(index)
                 if error is not None:
-                    kernel.failed(self.node_id, frame.opened, row, error)
+                    attempts = self._attempts if error is whole else 1
+                    kernel.failed(self.node_id, frame.opened, row, error, attempts, value=value)
                     if kernel.closed:
                         return
                     continue
@@ -193,10 +280,19 @@ class SinkWriter:
                 node=self.node_id,
             ) from error
         try:
+            crash_point("sink.before_finish")
             await self.sink.finish()
-        except Exception as error:
+            crash_point("sink.after_finish")
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, KeyboardInterrupt | GeneratorExit) or (
+                isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling()
+            ):
+                raise
+            told = describe_error(error)
             raise SinkError(
-                f"sink {self.node_id!r} could not finish: {error}; nothing of this run is committed",
+                f"sink {self.node_id!r} could not finish: {told['kind']}: {told['message']}; nothing of this "
+                "run is committed",
                 node=self.node_id,
             ) from error
 
@@ -204,11 +300,13 @@ class SinkWriter:
         """Stop writing at once; what waits is not written and so not settled."""
         self._closed = True
         task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._waiting.clear()
-        await self.sink.close()
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task}, timeout=PATIENCE_S)
+        finally:
+            self._waiting.clear()
+            await self.sink.close()
 
     def statistics(self) -> dict[str, int]:
         return {

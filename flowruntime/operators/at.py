@@ -10,6 +10,7 @@ One instance per fused stage, pointed at one frame at a time; a fused stage is n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,10 +29,15 @@ _NO_HEADERS: Mapping[str, object] = {}
 class At:
     """The frame at hand, as generated code sees it."""
 
-    __slots__ = ("_kernel", "_lines", "_nodes", "_telemetry", "context", "notes", "opened", "unset")
+    __slots__ = (
+        "_fused", "_given", "_kernel", "_lines", "_nodes", "_telemetry", "context", "notes", "opened",
+        "unset",
+    )  # fmt: skip
 
     def __init__(self, kernel: Kernel, fused: Fused) -> None:
         self._kernel = kernel
+        self._fused = fused
+        self._given: dict[int, CodeType] = {}
         self._nodes = [step.name for step in fused.steps]
         self._lines = fused.lean_lines
         self._telemetry = kernel.worker.telemetry
@@ -40,18 +46,44 @@ class At:
         self.notes: list[tuple[int, int, Failure]] = []
         self.context: Callable[[int, str], Any] = self._context
 
-    def note(self, row: int, step: int, error: Exception, started: float = 0.0) -> None:
+    def note(self, row: int, step: int, error: BaseException, started: float = 0.0) -> None:
         """A row failed at a step: it is counted and told of at once."""
-        failure = self._kernel.failed(self._nodes[step], self.opened, row, error, started=started)
+        node = self._nodes[step]
+        wanted = self._kernel.worker.letters_of(node) is not None
+        value = self._input(step, error) if wanted else msgspec.UNSET
+        failure = self._kernel.failed(node, self.opened, row, error, started=started, value=value)
         self.notes.append((row, step, failure))
 
-    def note_line(self, row: int, error: Exception) -> None:
+    def replace(self, row: int, step: int, error: BaseException, started: float = 0.0) -> object:
+        """A row failed at a step and goes on with the fallback of its node, which is given back."""
+        node = self._nodes[step]
+        fallback = self._kernel.plan.graph.nodes[node].fallback
+        if fallback is None:
+            raise EngineError(f"node {node!r} has no fallback to go on with") from error
+        return self._kernel.replace(node, fallback, self.opened, row, error, started=started)
+
+    def note_line(self, row: int, error: BaseException) -> None:
         """A row failed in a straight stage; the line of the generated function tells the step."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         trace = error.__traceback__
         step = self._lines.get(trace.tb_lineno) if trace is not None else None
         if step is None:
             raise EngineError(f"the generated code of {self.opened!r} failed outside its steps") from error
         self.note(row, step, error)
+
+    def _input(self, step: int, error: BaseException) -> object:
+        """What the step was given, from the variables of the generated function, which still runs."""
+        trace = error.__traceback__
+        if trace is None:
+            return msgspec.UNSET
+        values = self._fused.values
+        code = self._given.get(step)
+        if code is None:
+            text = values.given(self._fused.steps[step])
+            code = self._given[step] = compile(text, "<flow input>", "eval")
+        frame = trace.tb_frame
+        return eval(code, {**values.constants, **frame.f_globals}, frame.f_locals)  # noqa: S307 - text of our own (values), in which users' values are names only
 
     def start(self, row: int, step: int) -> float:
         """A node begins on a row."""

@@ -16,6 +16,7 @@ from flowcore.errors import EngineError
 from flowcore.frame import END, Barrier, End, Frame, Opened, Signal, Watermark
 
 if TYPE_CHECKING:
+    from flowcore.definition import NodeDefinition
     from flowcore.frame import Failure
     from flowruntime.compile.plan import Stage
     from flowruntime.compile.resolved import ResolvedNode
@@ -177,6 +178,14 @@ def node_of(stage: Stage) -> ResolvedNode:
     if stage.node is None:
         raise EngineError(f"stage {stage.id!r} ({stage.kind}) has no node of its own")
     return stage.node
+
+
+def by_port(definition: NodeDefinition, value: Any) -> Any:
+    """What a node was given as people read it: the value, or by port where it has several."""
+    ports = definition.inputs
+    if len(ports) == 1 or not isinstance(value, tuple):
+        return value
+    return {port.name: each for port, each in zip(ports, value, strict=False)}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - values of any type
 
 
 def covered_rows(frame: Frame[Any]) -> list[int]:

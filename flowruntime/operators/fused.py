@@ -12,19 +12,21 @@ Holds           nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import describe_error
 from flowcore.frame import Failure, Frame
+from flowruntime.crashpoints import crash_point
 from flowruntime.operators.at import At
 from flowruntime.operators.base import StageOperator
 
 if TYPE_CHECKING:
     from flowruntime.compile.fuse import Fused, Output
+    from flowruntime.middleware.nodes import Place
     from flowruntime.operators.kernel import Kernel
 
-StageFunction = Callable[[list[Any], list[int] | None, At], tuple[list[Any], tuple[int, ...]]]
+StageFunction = Callable[[list[Any], Iterable[int] | None, At], tuple[list[Any], tuple[int, ...]]]
 
 
 class FusedOperator(StageOperator):
@@ -37,6 +39,8 @@ class FusedOperator(StageOperator):
         self._recording = recording
         self._lists_gone = bool(fused.lean_lines)
         self._at = At(kernel, fused)
+        self.place: Place | None = None
+        """Where middleware around some node of the stage learns which row it is; None: there is none."""
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -50,7 +54,10 @@ class FusedOperator(StageOperator):
         run = self._recording if watched else self._lean
         started = telemetry.clock() if telemetry.metered else None
         kernel.worker.current = self.stage
-        columns, tallies = run(frame.values, frame.rows, at)
+        rows = frame.rows if self.place is None else self.place.follow(frame)
+        crash_point("stage.before")
+        columns, tallies = run(frame.values, rows, at)
+        crash_point("stage.after")
         kernel.worker.current = None
         if started is not None:
             self._observe(len(frame.values), telemetry.clock() - started)

@@ -15,6 +15,7 @@ Holds           rows some input has yet to cover; the values of an outer row for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowcore.frame import Failure, Frame, Opened
@@ -52,6 +53,7 @@ class _Kept:
 
 
 _UNKNOWN = object()
+_NONE_FAILED: Mapping[int, Failure] = {}
 
 
 class JoinOperator(StageOperator):
@@ -73,6 +75,9 @@ class JoinOperator(StageOperator):
             for port in sorted(gathering)
         ]
         self._single = len(stage.constants) == 1
+        self._only_gathers = self._single and all(slot.gather for slot in stage.slots)
+        """Every input goes into the one list of the one port."""
+        self._joins_whole = not self._outer_slots and (not self._gather_slots or self._only_gathers)
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         if self.kernel.closed:
@@ -80,7 +85,7 @@ class JoinOperator(StageOperator):
         if self._outer[slot]:
             self._keep(slot, frame)
             return
-        if not self._outer_slots and not self._gather_slots and self._take_whole(slot, frame):
+        if self._joins_whole and self._take_whole(slot, frame):
             return
         self._take_rows(slot, frame)
 
@@ -98,13 +103,15 @@ class JoinOperator(StageOperator):
         if frames is None:
             frames = self._whole[opened] = [None] * len(self.stage.slots)
         frames[slot] = frame
-        columns = [part.values for part in frames if part is not None]
-        if len(columns) < len(frames):
+        if None in frames:
             return True
+        columns = [part.values for part in frames if part is not None]
         del self._whole[opened]
         ports = [slot.port for slot in self.stage.slots]
-        rows = list(zip(*columns, strict=True))
-        if self._single or ports != list(range(len(self.stage.constants))):
+        rows: list[Any] = list(zip(*columns, strict=True))
+        if self._only_gathers:
+            rows = [list(values) for values in rows]
+        elif self._single or ports != list(range(len(self.stage.constants))):
             rows = [self._row(list(values)) for values in rows]
         self.emit(Frame(opened, rows))
         return True
@@ -119,16 +126,20 @@ class JoinOperator(StageOperator):
 
     def _take_rows(self, slot: int, frame: Frame[Any]) -> None:
         opened = frame.opened
-        self._unpack_whole(opened)
-        cells = self._cells.setdefault(opened, {})
+        if self._whole:
+            self._unpack_whole(opened)
+        cells = self._cells.get(opened)
+        if cells is None:
+            cells = self._cells[opened] = {}
         done: list[int] = []
         present = dict(zip(frame.present, frame.values, strict=True))
-        failed = frame.failed or {}
+        failed = frame.failed or _NONE_FAILED
         for row in frame.covered:
             cell = cells.get(row)
             if cell is None:
                 cell = cells[row] = _Cell(opened, self._inner_count, len(self.stage.slots))
-                self._ask_outer(cell, opened, row)
+                if self._outer_slots:
+                    self._ask_outer(cell, opened, row)
             self._put(cell, slot, present.get(row, ABSENT), failed.get(row))
             cell.missing -= 1
             if cell.missing == 0:
@@ -169,6 +180,8 @@ class JoinOperator(StageOperator):
 
     def _row(self, values: list[Any]) -> Any:
         """The ports' values, defaults and gathered lists in their places; of a single port its value."""
+        if self._only_gathers:
+            return [value for value in values if value is not ABSENT]
         ports: list[Any] = [list(item) if isinstance(item, list) else item for item in self.stage.constants]  # pyright: ignore[reportUnknownArgumentType] - defaults of any type
         gathered: dict[int, list[Any]] = {}
         for slot, value in zip(self.stage.slots, values, strict=True):

@@ -8,14 +8,15 @@ Emits when      the operator emits.
 Backpressures   by credit: with `explicit`, rows not answered for are unsettled; with `on_entry` the engine
                 cannot know.
 Completes when  the operator completes.
-Fails when      the operator fails: the chain fails with its error, because what it held is lost.
+Fails when      the operator fails: the chain fails with its error, because what it held is lost. A record
+                larger than `max_output_bytes` fails the row it stems from.
 Holds           one entry per unanswered row.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,10 +24,19 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
-from flowcore.errors import ContractError, NodeTimeoutError, RunError
+from flowcore.errors import (
+    ContractError,
+    FlowError,
+    LimitExceededError,
+    NodeFailedError,
+    NodeTimeoutError,
+    RunError,
+    describe_error,
+)
 from flowcore.frame import End, Frame, Opened, Record, Signal
 from flowruntime.operators.base import StageOperator, absent_rows, node_of
 from flowruntime.operators.gate import Gate, Generation
+from flowruntime.operators.oversize import bound_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,9 +66,9 @@ class LoopScheduler(AsyncIOScheduler):
 class _Origin:
     """One row inside the operator."""
 
-    __slots__ = ("answered", "children", "covered", "failed", "generation", "opened", "row", "timer")
+    __slots__ = ("answered", "children", "covered", "failed", "generation", "opened", "row", "timer", "value")
 
-    def __init__(self, opened: Opened, row: int, generation: Generation) -> None:
+    def __init__(self, opened: Opened, row: int, generation: Generation, value: Any) -> None:
         self.opened = opened
         self.generation = generation
         self.row = row
@@ -67,10 +77,39 @@ class _Origin:
         self.covered = False
         self.failed = False
         self.timer: asyncio.TimerHandle | None = None
+        self.value = value
+        """What came in; kept only where a dead letter would tell it."""
+
+
+def _observable(node_id: str, transform: Any, source: Observable[Record[Any]]) -> Observable[Record[Any]]:
+    """What the user's transformer makes of the rows.
+
+    Raises:
+        ContractError: it is no transformer, or what it makes is no Observable.
+    """
+    if not callable(transform):
+        raise ContractError(
+            f"operator {node_id!r} gave {transform!r:.200}; it must return a function from Observable to "
+            "Observable",
+            node=node_id,
+        )
+    made: Any = transform(source)
+    if not isinstance(made, Observable):
+        raise ContractError(
+            f"operator {node_id!r} made {made!r:.200} of its Observable; it must return an Observable of "
+            "Records",
+            node=node_id,
+        )
+    return made  # pyright: ignore[reportUnknownVariableType] - of what, only the user knows
 
 
 class OpaqueOperator(StageOperator):
-    """`transform` is the user's `Observable[Record] -> Observable[Record]`."""
+    """`transform()` gives the user's `Observable[Record] -> Observable[Record]`.
+
+    Raises:
+        NodeFailedError: it cannot be made or subscribed.
+        ContractError: it is something else.
+    """
 
     def __init__(self, kernel: Kernel, stage: Stage, transform: Any) -> None:
         super().__init__(kernel, stage)
@@ -83,6 +122,8 @@ class OpaqueOperator(StageOperator):
         self._failed = False
         self._gate = Gate()
         self._thread = threading.get_ident()
+        self._bound = bound_of(self.node)
+        self._keeps_values = kernel.worker.letters_of(self.node.id) is not None
 
         def subscribe(
             observer: abc.ObserverBase[Record[Any]], scheduler: abc.SchedulerBase | None = None
@@ -94,12 +135,22 @@ class OpaqueOperator(StageOperator):
             )
 
         source: Observable[Record[Any]] = Observable(subscribe)
-        self._subscription = transform(source).subscribe(
-            on_next=self._on_next,
-            on_error=self._on_error,
-            on_completed=self._on_completed,
-            scheduler=LoopScheduler(kernel.loop, kernel.worker.telemetry.clock()),
-        )
+        try:
+            made = _observable(self.node.id, transform(), source)
+            self._subscription = made.subscribe(
+                on_next=self._on_next,
+                on_error=self._on_error,
+                on_completed=self._on_completed,
+                scheduler=LoopScheduler(kernel.loop, kernel.worker.telemetry.clock()),
+            )
+        except (FlowError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            told = describe_error(error)
+            raise NodeFailedError(
+                f"operator {self.node.id!r} could not be made: {told['kind']}: {told['message']}",
+                node=self.node.id,
+            ) from error
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         del slot
@@ -110,7 +161,7 @@ class OpaqueOperator(StageOperator):
         if missing:
             opened.ledger.cover(missing)
         for row, value in zip(frame.present, frame.values, strict=True):
-            origin = _Origin(opened, row, self._gate.current)
+            origin = _Origin(opened, row, self._gate.current, value if self._keeps_values else msgspec.UNSET)
             self.kernel.counts[self.node.id].completed += 1
             if self._explicit:
                 self._open.add(origin)
@@ -119,22 +170,30 @@ class OpaqueOperator(StageOperator):
                 if self._timeout_s is not None:
                     origin.timer = self.kernel.loop.call_later(self._timeout_s, self._expire, origin)
             record = Record(value, origin)
-            for observer in list(self._observers):
-                observer.on_next(record)
+            self._tell(lambda observer, record=record: observer.on_next(record))
             if not self._explicit:
                 opened.ledger.cover((row,))
             elif self.ended and not origin.answered:
                 self._unanswered(origin)  # it has completed early and listens no more
 
     def signal(self, signal: Signal) -> None:
-        if self.ended:
+        if self.ended or self._failed:
             return
         if not isinstance(signal, End):
             self._gate.signal(signal)
             self._pass_signals()
             return
-        for observer in list(self._observers):
-            observer.on_completed()
+        self._tell(lambda observer: observer.on_completed())
+
+    def _tell(self, say: Callable[[abc.ObserverBase[Record[Any]]], None]) -> None:
+        """Hand something to the user's operator; whatever it raises fails the chain."""
+        try:
+            for observer in list(self._observers):
+                say(observer)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code; reactivex passes on what is no Exception
+            self._on_error(error)
 
     def _pass_signals(self) -> None:
         """With `explicit`, a signal waits for an answer to each row before it."""
@@ -180,11 +239,17 @@ class OpaqueOperator(StageOperator):
         if record.value is msgspec.UNSET:
             self._try_cover(origin)
         else:
-            self._emit_child(origin, record.value)
+            try:
+                size = self._bound.size(record.value)
+            except LimitExceededError as error:
+                self._refuse(origin, error)
+                return
+            self.emit(Frame(self._child(origin, size), [record.value]))
         if first:
             self._answered(origin)
 
-    def _emit_child(self, origin: _Origin, value: Any) -> None:
+    def _child(self, origin: _Origin, nbytes: int = 0) -> Opened:
+        """A row of the new scope; the row it stems from is answered for when it is settled."""
         origin.children += 1
 
         def settled(opened: Opened, rows: Sequence[int]) -> None:
@@ -192,8 +257,7 @@ class OpaqueOperator(StageOperator):
             origin.children -= 1
             self._try_cover(origin)
 
-        parents = [(origin.opened, origin.row)]
-        self.emit(Frame(self.kernel.open_child(self.stage.scope, parents, settled), [value]))
+        return self.kernel.open_child(self.stage.scope, [(origin.opened, origin.row)], settled, [nbytes])
 
     def _try_cover(self, origin: _Origin) -> None:
         if not self._explicit or origin.covered or not origin.answered or origin.children:
@@ -232,7 +296,7 @@ class OpaqueOperator(StageOperator):
         kernel = self.kernel
         origin.covered = origin.failed = True
         self._release(origin)
-        failure = kernel.failed(self.node.id, origin.opened, origin.row, error)
+        failure = kernel.failed(self.node.id, origin.opened, origin.row, error, value=origin.value)
         if self.node.id not in kernel.handled or kernel.closed:
             origin.opened.ledger.cover((origin.row,))
             self._answered(origin)
@@ -245,6 +309,19 @@ class OpaqueOperator(StageOperator):
         child = kernel.open_child(self.stage.scope, [(origin.opened, origin.row)], settled)
         self.emit(Frame(child, [], [], None, {0: failure}))
         self._answered(origin)
+
+    def _refuse(self, origin: _Origin, error: Exception) -> None:
+        """What it made of the row is too large: the row fails; what it emitted of it before goes on."""
+        kernel = self.kernel
+        origin.failed = True
+        failure = kernel.failed(self.node.id, origin.opened, origin.row, error, value=origin.value)
+        if self.node.id in kernel.handled and not kernel.closed:
+            self.emit(Frame(self._child(origin), [], [], None, {0: failure}))
+        first = not origin.answered
+        origin.answered = True
+        self._try_cover(origin)
+        if first:
+            self._answered(origin)
 
     def _answered(self, origin: _Origin) -> None:
         """A row is answered for, for the first time: signals behind it may pass."""
@@ -260,13 +337,16 @@ class OpaqueOperator(StageOperator):
                 self._answered(origin)
             self._try_cover(origin)
 
-    def _on_error(self, error: Exception) -> None:
+    def _on_error(self, error: BaseException) -> None:
         if not self._is_here(f"failed ({error!r})"):
             return
         if self._failed or self.kernel.closed:
             return
         self._failed = True
-        failure = RunError(f"operator {self.node.id!r} failed: {error}", node=self.node.id)
+        told = describe_error(error)
+        failure = RunError(
+            f"operator {self.node.id!r} failed: {told['kind']}: {told['message']}", node=self.node.id
+        )
         failure.__cause__ = error
         self.kernel.crash(failure)
 

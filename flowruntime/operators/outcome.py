@@ -3,17 +3,20 @@
 Emits when      never: rows end here.
 Backpressures   by itself never: what it keeps goes with the record when that is settled.
 Completes when  all inputs have ended.
-Fails when      never.
+Fails when      never: a row whose Stream fails, or is too long to be kept as a list, fails at its end.
 Holds           the values of unsettled records.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flowcore.definition import ConnectorDefinition
-from flowcore.frame import Frame, Signal
+from flowcore.frame import Frame, Opened, Signal
+from flowruntime.compile.sentinels import ABSENT
 from flowruntime.operators.base import StageOperator, node_of
+from flowruntime.substream.ends import rows_with_streams, without_rows, without_streams
 
 if TYPE_CHECKING:
     from flowruntime.compile.plan import Stage
@@ -37,15 +40,13 @@ class Reached:
         ports: dict[tuple[str, str], list[tuple[int, int, Any]]] = {}
         for end, port, seq, row, value in self.items:
             ports.setdefault((end, port), []).append((seq, row, value))
-        found: dict[str, Any] = {}
+        found: dict[str, dict[str, Any]] = {}
         for (end, port), values in ports.items():
             values.sort(key=lambda item: item[:2])
-            plain: Any = [value for *_, value in values] if self.many else values[-1][2]
-            if port == "out":
-                found[end] = plain
-            else:
-                found.setdefault(end, {})[port] = plain
-        return found
+            found.setdefault(end, {})[port] = [value for *_, value in values] if self.many else values[-1][2]
+        return {
+            end: by_port["out"] if by_port.keys() == {"out"} else by_port for end, by_port in found.items()
+        }
 
 
 class OutcomeOperator(StageOperator):
@@ -53,17 +54,26 @@ class OutcomeOperator(StageOperator):
 
     def __init__(self, kernel: Kernel, stage: Stage, ports: list[str]) -> None:
         super().__init__(kernel, stage)
-        self._end = node_of(stage).id.removeprefix("$end.")
+        name = node_of(stage).id
+        self._end = name.removeprefix("$end.")
+        self._stands_in = name == self._end
+        """For a sink, which could not take a Stream either."""
         self._ports = ports
         """By input: the port of the end that feeds it."""
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
         if self.kernel.closed:
             return
-        opened = frame.opened
-        end, port, seq = self._end, self._ports[slot], opened.seq
+        if self.kernel.streams is not None:
+            frame = self._without_streams(slot, frame)
+        self._keep(self._ports[slot], frame.opened, frame.present, frame.values)
+        frame.opened.ledger.cover(frame.covers)
+
+    def _keep(self, port: str, opened: Opened, rows: Sequence[int], values: Sequence[Any]) -> None:
+        """With each root record, what of it has come to this end."""
+        end, seq = self._end, opened.seq
         inner = opened.parents is not None
-        for row, value in zip(frame.present, frame.values, strict=True):
+        for row, value in zip(rows, values, strict=True):
             for root, root_row in opened.roots(row) if inner else ((opened, row),):
                 if root.outcomes is None:
                     root.outcomes = {}
@@ -71,8 +81,24 @@ class OutcomeOperator(StageOperator):
                 if reached is None:
                     reached = root.outcomes[root_row] = Reached()
                 reached.items.append((end, port, seq, row, value))
-                reached.many = reached.many or inner
-        opened.ledger.cover(frame.covers)
+                reached.many = reached.many or (inner and opened.scope != root.scope)
+
+    def _keeper(self, slot: int, opened: Opened, row: int) -> Callable[[Any], None]:
+        def keep(value: Any) -> None:
+            if value is not ABSENT:
+                self._keep(self._ports[slot], opened, (row,), (value,))
+
+        return keep
+
+    def _without_streams(self, slot: int, frame: Frame[Any]) -> Frame[Any]:
+        """The frame without the rows whose streams are gathered first; these settle once they are."""
+        if self._stands_in:
+            return without_streams(self.kernel, self._end, frame)
+        assert self.kernel.streams is not None  # noqa: S101 - asked before
+        opened, late = frame.opened, rows_with_streams(frame)
+        for row, value in late.items():
+            self.kernel.streams.ends.gather(value, self._end, opened, row, self._keeper(slot, opened, row))
+        return without_rows(frame, late, covered=True) if late else frame
 
     def signal(self, signal: Signal) -> None:
         """Nothing follows."""

@@ -37,7 +37,6 @@ class ReopenOperator(StageOperator):
         self._families: dict[Opened, dict[int, tuple[Family, int]]] = {}
 
     def rows(self, slot: int, frame: Frame[Any]) -> None:
-        del slot
         kernel = self.kernel
         if kernel.closed:
             return
@@ -45,6 +44,8 @@ class ReopenOperator(StageOperator):
         if frame.values:
             parents = [(opened, row) for row in frame.present]
             children = kernel.open_child(self.stage.scope, parents, self._child_settled)
+            if kernel.keeps_places:
+                children.places = [slot] * len(parents)
             children.families = (
                 [self._family(opened, row) for row in frame.present] if self.collects else None
             )

@@ -4,9 +4,10 @@
     ordered    1 . . 2 3 4        unordered  1 3 4 2      by_key  1 3 4 2, each key in order
 
 Emits when      rows finish; completions of one loop turn leave as one part per frame.
-Backpressures   by credit: what waits here is unsettled, so the source is not given more.
+Backpressures   by credit: what waits here is unsettled, so the source is not given more; results are charged
+                to the bytes in flight, and while these are overdrawn only rows of the oldest record begin.
 Completes when  the input has ended and the last row has left.
-Fails when      never: an exception becomes the row's failure.
+Fails when      never: an exception becomes the row's failure, or is replaced by the node's fallback.
 Holds           the unsettled rows, bounded by the worker's budget; for `by_key` at most `max_queued_per_key`
                 of one key before further rows of that key fail.
 """
@@ -14,21 +15,33 @@ Holds           the unsettled rows, bounded by the worker's budget; for `by_key`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.errors import CancelledRowError, LimitExceededError
 from flowcore.frame import Failure, Frame, Opened, Signal
+from flowcore.sizes import size_up_to
 from flowruntime.compile.sentinels import ABSENT
-from flowruntime.flowcontrol.pool import Job, Lane
-from flowruntime.operators.base import StageOperator, absent_rows, node_of
+from flowruntime.durable.held import HELD, KNOWN
+from flowruntime.durable.suspension import Suspension
+from flowruntime.flowcontrol.jobs import Job, Lane
+from flowruntime.operators.base import StageOperator, absent_rows, by_port, node_of
 from flowruntime.operators.gate import Gate
+from flowruntime.operators.kernel import precedence_of
+from flowruntime.operators.oversize import bound_of
 
 if TYPE_CHECKING:
     from flowcore.policies import Order
     from flowruntime.compile.plan import Stage
+    from flowruntime.compile.resolved import ResolvedFallback
     from flowruntime.flowcontrol.pool import StagePool
+    from flowruntime.operators.host import RowJournal
     from flowruntime.operators.kernel import Kernel
+
+RECALLED: Final = object()
+"""As `Job.extra`: what it gave is of an earlier pass of its execution."""
+_WAITING: Final = "$waiting"
+"""As the node of what a row is absent for that waits: no node's failure, and nothing for an error port."""
 
 
 class WaitingOperator(StageOperator):
@@ -38,7 +51,8 @@ class WaitingOperator(StageOperator):
         super().__init__(kernel, stage)
         self.node = node_of(stage)
         self.pool = pool
-        self.lane = Lane(self)
+        behind = None if order == "unordered" else self._behind_queued
+        self.lane = self.submits_to = Lane(self, precedence_of(kernel, pool.capacity), behind)
         self._order = order
         self._in_order: deque[Job] = deque()
         """For `ordered`: jobs in the order they came."""
@@ -51,7 +65,9 @@ class WaitingOperator(StageOperator):
         self._flush_due = False
         self._gate = Gate()
         self._is_filter = self.node.role == "filter"
-        self._max_bytes = self.node.policies.max_output_bytes
+        self._fallback = self.node.fallback
+        self._bound = bound_of(self.node)
+        self._measures_input = kernel.charges_bytes and stage.scope.linear and stage.follows_code
         self._telemetry = kernel.worker.telemetry
 
     # --- rows in --------------------------------------------------------------------------------------
@@ -67,12 +83,14 @@ class WaitingOperator(StageOperator):
             self.emit_absent(opened, missing, frame.failed)
         elif missing:
             self._hold_absent(opened, missing, frame.failed or {})
-        lane, generation = self.lane, self._gate.current
+        if self._measures_input and opened.charged is not None:
+            self._measure_input(frame)
+        lane, generation, journal = self.lane, self._gate.current, kernel.journal
+        generation.outstanding += len(frame.values)
+        kernel.in_progress += len(frame.values)
         for row, value in zip(frame.present, frame.values, strict=True):
             job = Job(lane, opened, row, value)
             job.generation = generation
-            generation.outstanding += 1
-            kernel.in_progress += 1
             if self._order == "ordered":
                 self._in_order.append(job)
             if kernel.recording and kernel.stopped(opened, row) is not None:
@@ -81,7 +99,30 @@ class WaitingOperator(StageOperator):
                 continue
             if self._order == "by_key" and not self._admit(job):
                 continue
+            if journal is not None and self._recall(journal, job):
+                continue
             self.submit(job)
+
+    def _recall(self, journal: RowJournal, job: Job) -> bool:
+        """Answer a job with what its call gave in an earlier pass; False: it was not called."""
+        found = journal.recall(self.node.id, job.opened, job.row)
+        if found is None:
+            return False
+        job.extra, job.result, job.error = RECALLED, found.value, found.error
+        self.finished(job)
+        return True
+
+    def _measure_input(self, frame: Frame[Any]) -> None:
+        """Plain functions have changed rows that are charged: charge what has become of them."""
+        most = self.kernel.worker.budget.max_bytes
+        for row, value in zip(frame.present, frame.values, strict=True):
+            self.kernel.charge(frame.opened, row, size_up_to(value, most), instead=True)
+
+    def _behind_queued(self) -> Iterable[tuple[Opened, int]]:
+        """Rows that wait until others of their key are through; of those in order all are queued."""
+        for waiting in self._keys.values():
+            for job in waiting:
+                yield job.opened, job.row
 
     def _hold_absent(self, opened: Opened, rows: list[int], failed: Mapping[int, Failure]) -> None:
         """Rows without a value that came behind a barrier wait for it like the others."""
@@ -129,6 +170,9 @@ class WaitingOperator(StageOperator):
             self.finished(job)
             return False
         waiting.append(job)
+        held = self.submits_to.held
+        if self.pool.came(self.submits_to, job) and held:
+            self.pool.pump()
         return False
 
     def _key_of(self, job: Job) -> Any:
@@ -151,6 +195,8 @@ class WaitingOperator(StageOperator):
             job.extra = self._telemetry.node_started(self.kernel, self.node.id, job.opened, job.row)
 
     def retrying(self, job: Job, error: BaseException, delay_s: float) -> None:
+        if self.kernel.streams is not None and job.worker is not None:
+            self.kernel.streams.call_ended(job.worker, failed=True)
         self.kernel.counts[self.node.id].retried += 1
         self._telemetry.node_retrying(
             self.kernel, self.node.id, job.opened, job.row, error, job.attempt, delay_s
@@ -161,8 +207,24 @@ class WaitingOperator(StageOperator):
         self.kernel.crash(error)
 
     def finished(self, job: Job) -> None:
-        """A job has its result or error, or was cancelled: reported now, emitted when the loop turn ends."""
+        """A job has its result or error, or was cancelled: reported now, emitted now or as the turn ends."""
         job.done = True
+        kernel = self.kernel
+        if kernel.streams is not None and job.worker is not None:
+            kernel.streams.call_ended(job.worker, failed=job.error is not None)
+        if kernel.closed:
+            return
+        journal = kernel.journal
+        if journal is None or job.cancelled or job.extra is RECALLED:
+            if kernel.holds is None or job.cancelled:
+                self._conclude(job)
+            else:
+                kernel.holds.take(self.node.id, job, lambda: self._conclude(job))
+        else:
+            journal.take(self.node.id, job, lambda: self._conclude(job))
+
+    def _conclude(self, job: Job) -> None:
+        """What came of a job is known, and durable where it has to be."""
         kernel = self.kernel
         if kernel.closed:
             return
@@ -171,9 +233,13 @@ class WaitingOperator(StageOperator):
             self._next_of_key(job)
         if self._order != "ordered":
             self._finished.append(job)
-        if not self._flush_due:
-            self._flush_due = True
-            kernel.loop.call_soon(self._flush)
+        if self._flush_due:
+            return
+        if job.opened.size == 1:
+            self._flush_single(job)
+            return
+        self._flush_due = True
+        kernel.loop.call_soon(self._flush)
 
     def _settle_outcome(self, job: Job) -> None:
         """Turn what came of the job into a value or a Failure, and report it."""
@@ -187,23 +253,68 @@ class WaitingOperator(StageOperator):
             if kernel.recording:
                 kernel.execution_of(job.opened, job.row).cancelled_node(node_id)
             return
+        if isinstance(job.error, Suspension):
+            kernel.execution_of(job.opened, job.row).node(node_id).waiting += 1
+            job.result = Failure(_WAITING, job.error)
+            return
+        if job.extra is HELD or job.extra is KNOWN:
+            counts.held += job.extra is HELD
+            return
+        recalled = job.extra is RECALLED
         started = job.extra if isinstance(job.extra, float) else 0.0
         telemetry = self._telemetry
         if started and telemetry.metered:
             telemetry.meter(node_id).observe(1, telemetry.clock() - started)
-        if job.error is None and self._max_bytes is not None:
-            job.error = oversize(job.result, self._max_bytes, node_id)
-        if job.error is not None:
-            started = job.extra if isinstance(job.extra, float) else 0.0
-            job.result = kernel.failed(node_id, job.opened, job.row, job.error, job.attempt, started=started)
+        if job.error is None:
+            self._judge_result(job)
+        if job.error is not None and self._fallback is not None:
+            self._replace(job, job.error, self._fallback)
             return
-        counts.completed += 1
-        if self._is_filter:
-            keep = job.result
-            job.result = (job.value[0] if self.stage.unpack else job.value) if keep else ABSENT
-            if not keep:
-                counts.dropped += 1
-        kernel.completed(node_id, job.opened, job.row, job.result, started, job.attempt)
+        if job.error is not None:
+            job.result = kernel.failed(
+                node_id,
+                job.opened,
+                job.row,
+                job.error,
+                job.attempt,
+                started=started,
+                value=by_port(self.node.node, job.value),
+                recalled=recalled,
+            )
+            return
+        counts.completed += not recalled
+        if job.result is ABSENT:
+            counts.dropped += not recalled
+        kernel.completed(node_id, job.opened, job.row, job.result, started, job.attempt, recalled=recalled)
+
+    def _replace(self, job: Job, error: BaseException, fallback: ResolvedFallback) -> None:
+        """The row has failed and goes on with the node's fallback."""
+        kernel = self.kernel
+        started = job.extra if isinstance(job.extra, float) else 0.0
+        job.result = kernel.replace(
+            self.node.id,
+            fallback,
+            job.opened,
+            job.row,
+            error,
+            job.attempt,
+            started=started,
+            recalled=job.extra is RECALLED,
+        )
+        job.error = None
+        kernel.charge(job.opened, job.row, fallback.nbytes, instead=self.stage.scope.linear)
+
+    def _judge_result(self, job: Job) -> None:
+        """What the call gave, as the row's value; an error when it is larger than allowed."""
+        try:
+            if self._is_filter:
+                job.result = (job.value[0] if self.stage.unpack else job.value) if job.result else ABSENT
+            if job.result is not ABSENT:
+                size = self._bound.size(job.result)
+                if job.result is not job.value and not self._is_filter:
+                    self.kernel.charge(job.opened, job.row, size, instead=self.stage.scope.linear)
+        except BaseException as error:  # noqa: BLE001 - too large, or a verdict that is neither true nor false
+            job.error = error
 
     def _next_of_key(self, job: Job) -> None:
         waiting = self._keys.get(job.key)
@@ -237,6 +348,23 @@ class WaitingOperator(StageOperator):
                 end += 1
             self._emit_part(opened, ready[start:end])
             start = end
+        self._pass_signals()
+
+    def _flush_single(self, job: Job) -> None:
+        """The only row of its frame leaves at once: nothing can follow that it would leave with."""
+        gate = self._gate
+        if self._order == "ordered" or len(self._finished) > 1 or not gate.may_leave(job.generation):
+            self._flush()
+            return
+        self._finished.clear()
+        job.generation.outstanding -= 1
+        self.kernel.in_progress -= 1
+        if job.error is not None:
+            self.emit(Frame(job.opened, [], [], None, {0: job.result}))
+        elif job.result is ABSENT:
+            self.emit(Frame(job.opened, [], []))
+        else:
+            self.emit(Frame(job.opened, [job.result]))
         self._pass_signals()
 
     def _ready(self) -> list[Job]:
@@ -311,19 +439,3 @@ class WaitingOperator(StageOperator):
             "backing_off": len(self.lane.backing_off),
             "held": len(self._finished) + len(self._in_order),
         }
-
-
-def oversize(value: Any, most: int, node_id: str) -> LimitExceededError | None:
-    """An error when a text, bytes or JSON value is larger than allowed; other values are not measured.
-
-    Text is measured in characters, which is at most its size in bytes.
-    """
-    size = len(value) if isinstance(value, str | bytes | bytearray) else 0
-    if size <= most:
-        return None
-    return LimitExceededError(
-        f"node {node_id!r} gave an output of {size} bytes; {most} are allowed (max_output_bytes)",
-        node=node_id,
-        size_bytes=size,
-        max_output_bytes=most,
-    )

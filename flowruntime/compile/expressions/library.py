@@ -59,7 +59,10 @@ class LibraryExpression:
         self._refuse_hidden(variables & _TYPES)
         self._reads: Final = reads_of(self.tree, variables)
         self.names: Final = frozenset(self._reads)
-        self.returns: Final[str] = self._program.return_type().name()
+        try:
+            self.returns: Final[str] = self._program.return_type().name()
+        except RuntimeError as fault:  # {[1]: 2} passes its checker and has no type
+            raise _explained(text, str(fault), variables) from None
 
     def _refuse_hidden(self, hidden: frozenset[str]) -> None:
         """A variable named like a CEL type is never that variable: an error, not the type in its place."""
@@ -100,12 +103,22 @@ class LibraryExpression:
 
     def failed(self, reason: str) -> ExpressionEvaluationError:
         """The error to raise, with a remedy where there is a usual one."""
-        if reason.startswith("Key not found in map"):
-            reason += "; test optional fields with has()"
-        return ExpressionEvaluationError(self.text, reason=reason)
+        remedy = next((text for part, text in _WHEN_EVALUATED if part in reason), "")
+        return ExpressionEvaluationError(self.text, reason=f"{reason}; {remedy}" if remedy else reason)
 
 
 _CEL: Final[Any] = cel
+
+_WHEN_EVALUATED: Final = (
+    ("Key not found in map", "test optional fields with has()"),
+    ("SELECT to non-message", "a field is taken of a value that is no mapping"),
+    ("No matching overloads", "convert one side, for example with double(), int() or string()"),
+)
+_EXPECTING: Final = re.compile(r" expecting \{.*\}")
+"""The parser's list of everything that could stand there."""
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_ASSIGNED: Final = re.compile(r"(?<![=!<>])=(?!=)")
+_IN_WORDS: Final = re.compile(r"\b(?:and|or|not)\b")
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +167,21 @@ def _explained(text: str, report: str, variables: frozenset[str]) -> ExpressionE
         remedy = "split it: at most 32 levels of nesting, each step of a + b + c counts as one"
     elif "no matching overload" in reason:
         remedy = "convert one side, for example with double(), int() or string()"
+    elif reason.startswith("Syntax error"):
+        reason, remedy = _EXPECTING.sub("", reason), _misread(text, reason)
     return ExpressionError(text, reason=reason, line=place[0], column=place[1], remedy=remedy)
+
+
+def _misread(text: str, reason: str) -> str:
+    """What to write instead, in an expression that is none: the habits of other languages."""
+    outside = _QUOTED.sub("''", text)
+    if "'" in outside.replace("''", "") or '"' in outside:
+        return "close the quotes"
+    if _ASSIGNED.search(outside):
+        return "compare with =="
+    if _IN_WORDS.search(outside):
+        return "write && for and, || for or, ! for not"
+    return "it ends before it is complete" if "<EOF>" in reason and "expecting <EOF>" not in reason else ""
 
 
 def _ours(value: Any) -> object:

@@ -35,6 +35,8 @@ class TemplateError(ExpressionError):
     """A leaf or the shape of a template is wrong; attribute `path` says where."""
 
     path: str
+    faults: tuple[tuple[Path, TemplateError], ...] = ()
+    """Every leaf that does not compile, with its path; this error tells the first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +87,11 @@ def compile_template(value: object, *, variables: Collection[str]) -> CompiledTe
     """
     reader = _Reader(frozenset(variables))
     reader.read(value, ())
+    if reader.faults:
+        place, first = reader.faults[0]
+        error = _error(place, first.text, first.reason, first.remedy)
+        error.line, error.column, error.faults = first.line, first.column, tuple(reader.faults)
+        raise error
     names = frozenset(name for leaf in reader.leaves.values() for name in leaf.names)
     bindings = dict(reader.constants)
     for leaf in reader.leaves.values():
@@ -120,6 +127,8 @@ class _Reader:
         self.pieces: list[str | CompiledExpression] = []
         self.leaves: dict[str, CompiledExpression] = {}
         self.constants: dict[str, object] = {}
+        self.faults: list[tuple[Path, TemplateError]] = []
+        """Expressions that do not compile, and where they stand."""
         self._count = 0
 
     def read(self, value: object, path: Path) -> None:
@@ -145,9 +154,10 @@ class _Reader:
                 remedy = (
                     f"{remedy} A text that is no expression is written {{$literal: {shown(text)}}}".strip()
                 )
-            error = _error(path, text, fault.reason, remedy)
+            error = _error((), text, fault.reason, remedy)
             error.line, error.column = fault.line, fault.column
-            raise error from None
+            self.faults.append((path, error))
+            return
         self.leaves[path_text(path)] = leaf
         self.pieces.append(leaf)
 

@@ -18,6 +18,7 @@ from flowcore.definition import Definition
 from flowcore.errors import DefinitionError, DuplicateNodeTypeError, UnknownNodeTypeError
 from flowcore.findings import did_you_mean
 from flowcore.registry import NodeFactory, NodeRegistry
+from flowcore.workflow import WORKFLOW_TYPE
 from flowruntime.discovery import (
     Namespaces,
     check_connectors_package,
@@ -106,7 +107,7 @@ class Registry:
 
     def _unknown(self, type_name: str) -> UnknownNodeTypeError:
         known = self.types()
-        remedy = did_you_mean(type_name, known)
+        remedy = did_you_mean(type_name, [*known, WORKFLOW_TYPE] if known else [])
         if not known:
             remedy = "no installed distribution declares node types; install flowrx: pip install -e ."
         return UnknownNodeTypeError(

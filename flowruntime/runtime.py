@@ -10,38 +10,66 @@ Always holds: after `aclose` nothing of this runtime is running; a workflow is c
 from __future__ import annotations
 
 import contextlib
-import os
-import random
+import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from flowcore.errors import RuntimeClosedError
-from flowcore.ids import new_uuid7
-from flowruntime.events.bus import EventBus
-from flowruntime.execute.context import Services
-from flowruntime.execute.paths import PathGuard
-from flowruntime.execute.secrets import SecretStore
+from msgspec import UNSET
+
+from flowcore.errors import FlowError, RuntimeClosedError
+from flowruntime.equipment import Equipment
+from flowruntime.execute.tally import Tally
 from flowruntime.execute.totals import RowTotals
 from flowruntime.flowcontrol.permits import Limit
-from flowruntime.telemetry.metrics import Metrics
-from flowruntime.telemetry.redaction import Redactor
+from flowruntime.options import (
+    check_has_source,
+    checked,
+    choice,
+    duration,
+    node_list,
+    record_limit,
+    stand_ins,
+    workflow_of,
+)
+from flowruntime.options import secrets as checked_secrets
 
 if TYPE_CHECKING:
-    from flowcore.context import HttpClient, LogLevel
+    from asyncio import AbstractEventLoop
+
+    from flowcore.context import HttpClient
+    from flowcore.dead_letters import DeadLetterStore, LetterFilter
     from flowcore.frame import Opened
+    from flowcore.health import HealthCheck, HealthReport
+    from flowcore.llm.provider import ProviderFactory
+    from flowcore.llm.tools import BoundTool, ToolSpec
+    from flowcore.middleware import Middleware, RunCall
+    from flowcore.profiles import ProfileName
     from flowcore.registry import NodeRegistry
+    from flowcore.settings import DeadLetterPlace
     from flowcore.workflow import Workflow
     from flowruntime.compile.resolved import ResolvedGraph
+    from flowruntime.durable.holds import Holds
+    from flowruntime.durable.keeper import Claim, Keeper
+    from flowruntime.durable.resuming import Resuming
+    from flowruntime.execute.redrive import Redrive
     from flowruntime.execute.result import RunResult, StreamOutcome
     from flowruntime.execute.run import Run
     from flowruntime.execute.warm import WarmChains
-    from flowruntime.execute.watchdog import Watchdog
     from flowruntime.execute.worker import Worker
-    from flowruntime.http.client import GuardedHttpClient
+    from flowruntime.health.asking import Ask
+    from flowruntime.middleware.coverage import Middlewares
+    from flowruntime.middleware.runs import RunHooks
+    from flowruntime.models.client import RuntimeModels
+    from flowruntime.models.gateway import Gateway
+    from flowruntime.models.pricing import Price
+    from flowruntime.operators.host import Host
+    from flowruntime.resilience.resources import Resources
     from flowruntime.state.positions import PositionStore
+    from flowruntime.state.store.protocol import Store
+    from flowruntime.state.store.url import StoreUrl
+    from flowruntime.tools.binder import ToolBinder
 
 
 class FlowRuntime:
@@ -54,12 +82,22 @@ class FlowRuntime:
         secrets: by name; they win over the environment and secret files.
         roots: folders connectors may touch; none: any.
         state_dir: where committed positions are kept; None keeps none.
+        store: of workflows, executions, waits and journals: a url (`sqlite:PATH`, `postgresql://...`), which
+            is opened at its first use and closed with the runtime, or a Store, which stays yours to close.
+            None keeps them in memory.
         history: events kept for late subscribers.
         allow_private_networks: outbound HTTP may reach private addresses.
+        allowed_hosts: names and networks outbound HTTP may reach whatever their addresses, `10.1.0.0/16` too;
+            with a port, such as `127.0.0.1:11434`, on that port only.
         http: stands in for the HTTP client, in tests.
         clock: wall clock, Unix seconds.
         watchdog: how long code may block the loop before it is named; None turns it off.
         seed: for the jitter of backoffs; None: random.
+        middleware: code around every run and node call, outermost first.
+        profile: what workflows are to be good at that name no profile themselves.
+        llm_providers: classes of providers by name, before those of installed packages.
+        prices: of models, US dollars per million tokens, by `model` or `provider/model`; they win over those
+            of the package `genai-prices`.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword per setting
@@ -71,49 +109,72 @@ class FlowRuntime:
         secrets: Mapping[str, str] | None = None,
         roots: Iterable[str] = (),
         state_dir: str | None = ".flow",
+        store: str | StoreUrl | Store | None = None,
         history: int = 0,
         allow_private_networks: bool = False,
         allowed_hosts: Iterable[str] = (),
         http: HttpClient | None = None,
         clock: Callable[[], float] = time.time,
-        watchdog: timedelta | None = timedelta(milliseconds=100),
+        watchdog: timedelta | str | None = timedelta(milliseconds=100),
         seed: int | None = None,
+        middleware: Iterable[Middleware] = (),
+        profile: ProfileName | None = None,
+        llm_providers: Mapping[str, ProviderFactory] | None = None,
+        prices: Mapping[str, Price | Mapping[str, float]] | None = None,
     ) -> None:
-        self._nodes = tuple(nodes)
+        options = checked(
+            max_parallel=max_parallel, limits=limits or {}, history=history, watchdog=watchdog, seed=seed
+        )
+        self._nodes = node_list(nodes)
         self._registry: NodeRegistry | None = None
-        self._redactor = Redactor()
-        self.events = EventBus(clock=clock, history=history, scrub=self._redactor.event)
-        self.metrics = Metrics()
+        self._profile: ProfileName | None = None if profile is None else _known(profile)
+        self._equipment = Equipment(
+            clock=clock,
+            history=history,
+            secrets=checked_secrets(secrets),
+            roots=roots,
+            http=http,
+            http_options=(allow_private_networks, tuple(allowed_hosts)),
+            models=self._model_gateway,
+            watchdog=options["watchdog"],
+            seed=seed,
+        )
+        self._services = self._equipment.services
+        self._services.tools = self._tools_of
+        self._tool_binder: ToolBinder | None = None
+        self.events = self._equipment.events
+        self.metrics = self._equipment.metrics
         """Rows by node and outcome, rows in flight; read by `export_telemetry` or `metrics.snapshot()`."""
         self._totals = RowTotals(self.metrics, self._in_flight)
-        self._stop_export: Callable[[], None] | None = None
-        self._clock = clock
-        self._rng = random.Random(seed)
-        self._seed = seed
+        self._tally = Tally()
+        self._began_at = clock()
         self._limits: dict[str, Limit] = {
-            name: Limit(name, capacity) for name, capacity in (limits or {}).items()
+            name: Limit(name, capacity) for name, capacity in options["limits"].items()
         }
         if max_parallel is not None:
             self._limits["runtime:*"] = Limit("runtime:*", max_parallel)
-        self._http = http
-        self._own_http: GuardedHttpClient | None = None
-        self._http_options = (allow_private_networks, tuple(allowed_hosts))
         self._state_dir = state_dir
-        self._services = Services(
-            bus=self.events,
-            clock=clock,
-            http=self._client,
-            secrets=SecretStore(secrets, seen=self._redactor.add),
-            paths=PathGuard(tuple(roots)),
-            log=self._log,
-        )
-        self._watchdog_s = None if watchdog is None else watchdog.total_seconds()
-        self._watchdog: Watchdog | None = None
+        self._store: Store | None = None
+        self._own_store: Store | None = None
+        self._memory: Store | None = None
+        """The store of a runtime that was told of none: lost with the process."""
+        if store is not None:
+            self._take_store(store)
+        self._resuming: Resuming | None = None
         self._warm: WarmChains | None = None
+        self._resources: Resources | None = None
+        self._llm_providers = dict(llm_providers or {})
+        self._prices = _prices(prices) if prices else {}
+        self._models: RuntimeModels | None = None
         self._runs: set[Run] = set()
         self._positions: PositionStore | None = None
-        self._logger: Any = None
+        self._stores: list[DeadLetterStore] = []
+        self._health_checks: dict[str, HealthCheck] = {}
         self._closed = False
+        self._loop: AbstractEventLoop | None = None
+        self._middlewares: Middlewares | None = None
+        self._run_hooks: RunHooks | None = None
+        self._use(tuple(middleware))
 
     # --- life cycle -----------------------------------------------------------------------------------
 
@@ -135,28 +196,38 @@ class FlowRuntime:
         self._closed = True
         # Last in, first out; each is closed whatever another does.
         async with contextlib.AsyncExitStack() as closing:
-            if self._stop_export is not None:
-                closing.callback(self._stop_export)
-            closing.push_async_callback(self.events.aclose)
-            if self._watchdog is not None:
-                closing.callback(self._watchdog.stop)
-            if self._own_http is not None:
-                closing.push_async_callback(self._own_http.close)
+            self._equipment.close_with(closing)
             if self._positions is not None:
                 closing.push_async_callback(self._positions.aclose)
+            if self._models is not None:
+                closing.push_async_callback(self._models.gateway.aclose)
+            for store in self._stores:
+                closing.push_async_callback(store.close)
+            if self._own_store is not None:
+                closing.push_async_callback(self._own_store.aclose)
+            if self._resuming is not None:
+                self._resuming.stop()
+                closing.push_async_callback(self._resuming.aclose)
             for close in self._warm.closers() if self._warm is not None else ():
                 closing.push_async_callback(close)
             for run in list(self._runs):
-                await run.cancel("the runtime was closed")
+                closing.push_async_callback(run.cancel, "the runtime was closed")
 
     def _check_open(self) -> None:
+        """Refuse what cannot work: nodes, pools and limits live on the loop they were first used on."""
+        from asyncio import get_running_loop
+
         if self._closed:
             raise RuntimeClosedError("this FlowRuntime is closed; make a new one")
-        if self._watchdog is None and self._watchdog_s is not None:
-            from flowruntime.execute.watchdog import Watchdog
-
-            self._watchdog = Watchdog(self.events, self._log, threshold_s=self._watchdog_s)
-            self._watchdog.start()
+        loop = get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeClosedError(
+                "this FlowRuntime was used on another event loop, where all it keeps warm lives; make one "
+                "for each asyncio.run: async with FlowRuntime(...) as runtime"
+            )
+        self._equipment.watch_loop()
 
     @property
     def registry(self) -> NodeRegistry:
@@ -166,6 +237,50 @@ class FlowRuntime:
 
             self._registry = Registry(self._nodes)
         return self._registry
+
+    @property
+    def store(self) -> Store:
+        """Workflows, executions, waits and journals: `await rt.store.workflows.put(workflow)`."""
+        if self._store is None:
+            from flowruntime.state.store.memory import MemoryStore
+
+            self._check_open()
+            self._store = self._own_store = self._memory = MemoryStore()
+        return self._store
+
+    def _take_store(self, store: str | StoreUrl | Store) -> None:
+        """A store that is there already stays its maker's to close; one made of a url is ours."""
+        from flowruntime.state.store.opening import open_store
+        from flowruntime.state.store.protocol import Store
+
+        if isinstance(store, Store):
+            self._store = store
+        else:
+            self._store = self._own_store = open_store(store)
+
+    @property
+    def models(self) -> RuntimeModels:
+        """Calls of models outside of workflows, within the limits all nodes share.
+
+        `statistics()` says how each model is doing, `set_limit` changes what it may be asked.
+        """
+        if self._models is None:
+            from flowruntime.models.client import RuntimeModels
+            from flowruntime.models.gateway import Gateway
+
+            gateway = Gateway(
+                self._services,
+                folder=self._state_dir,
+                factories=self._llm_providers,
+                prices=self._prices,
+                seed=self._equipment.seed,
+            )
+            self._models = RuntimeModels(gateway, self._check_open)
+            self._equipment.forgive()
+        return self._models
+
+    def _model_gateway(self) -> Gateway:
+        return self.models.gateway
 
     # --- compiling ------------------------------------------------------------------------------------
 
@@ -177,7 +292,9 @@ class FlowRuntime:
         """
         from flowruntime.compile.validate import validate
 
-        return validate(workflow, self.registry, mode=mode)
+        graph = validate(workflow, self.registry, mode=mode, profile=self._profile)
+        self._equipment.forgive()
+        return graph
 
     def make_worker(self, graph: ResolvedGraph, workflow: Workflow, *, captures: bool) -> Worker:
         """What the chains of one workflow share, not started yet.
@@ -189,9 +306,33 @@ class FlowRuntime:
         """
         from flowruntime.execute.worker import Worker
 
-        self._watch(graph)
-        workflow_id = self._workflow_id(workflow)
-        return Worker(graph, self._services, self._limits, workflow_id, captures=captures, seed=self._seed)
+        equipment = self._equipment
+        equipment.watch(graph)
+        return Worker(
+            graph,
+            self._services,
+            self._limits,
+            self._shared_resources(),
+            self._workflow_id(workflow),
+            captures=captures,
+            seed=equipment.seed,
+            workflow=workflow,
+            exempt=frozenset() if self._tool_binder is None else self._tool_binder.exempt(workflow),
+        )
+
+    def _tools_of(self, worker: Host, node_id: str, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+        if self._tool_binder is None:
+            from flowruntime.tools.binder import ToolBinder
+
+            self._tool_binder = ToolBinder(self, self._services.paths.allowed)
+        return self._tool_binder.tools(worker, node_id, specs)
+
+    def _shared_resources(self) -> Resources:
+        if self._resources is None:
+            from flowruntime.resilience.resources import Resources
+
+            self._resources = Resources(self.events)
+        return self._resources
 
     def _warm_chains(self) -> WarmChains:
         if self._warm is None:
@@ -200,40 +341,248 @@ class FlowRuntime:
             self._warm = WarmChains(self, self._totals)
         return self._warm
 
+    def _use(self, middleware: tuple[Middleware, ...]) -> None:
+        """Check the middleware; a runtime without any imports nothing for it."""
+        if not middleware:
+            return
+        from flowruntime.middleware.coverage import Middlewares
+        from flowruntime.middleware.runs import RunHooks
+
+        self._middlewares = Middlewares(middleware)
+        if self._middlewares.around_runs:
+            self._run_hooks = RunHooks(self._middlewares.around_runs)
+
+    def covered(self, graph: ResolvedGraph, workflow: Workflow) -> ResolvedGraph:
+        """The graph with its nodes' secrets, and this runtime's middleware around them; else itself.
+
+        Raises:
+            SecretNotFoundError: a secret a node names is not set.
+            DefinitionError: a hook that waits covers a node that works at once.
+            MiddlewareError: `covers` of a middleware raised.
+        """
+        from flowruntime.execute.revealed import revealed
+
+        graph = revealed(graph, self._services.secrets.resolve)
+        if self._middlewares is None:
+            return graph
+        return self._middlewares.covered(graph, self._workflow_id(workflow))
+
     # --- requests -------------------------------------------------------------------------------------
 
     async def execute(
         self,
         workflow: Workflow,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Any = None,
         *,
         replace: Mapping[str, Any] | None = None,
         write: bool = False,
-        timeout: timedelta | None = None,
+        timeout: timedelta | str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        execution_id: str | None = None,
     ) -> RunResult:
         """Push one record through and return what became of it.
 
+        A workflow whose nodes wait for an answer is paused when all that is left waits; `resume` goes on.
+
         Args:
             workflow: compiled at its first use and kept warm.
-            inputs: by node id (`{"fetch": {"url": ...}}`), or one flat object where that has one reading.
+            inputs: by node id (`{"fetch": {"url": ...}}`), or one flat object where that has one reading; any
+                other value is the record of the workflow's one source.
             replace: functions or values in the place of nodes, by id.
             write: sinks write although the source's value was given.
             timeout: for the whole request; default: the workflow's setting.
+            attributes: what middleware is told of the request: who asks, for example.
+            execution_id: yours; None: a new one is made.
 
         Raises:
-            ValidationFailedError: the workflow, or the inputs.
+            ValidationFailedError: the workflow, the inputs, or an option.
+            NodeFailedError: a node or sink could not be started.
+            RequestTimeoutError: not within the time the request has.
+            AlreadyStoredError: an execution that is kept has that id.
+            StoreError: an execution that has to be kept cannot be; nothing has run.
 
         A failing node does not raise here: see `RunResult.state` and `raise_for_state()`.
         """
         self._check_open()
-        chain, given, record = await self._warm_chains().request(
-            workflow, inputs or {}, replace or {}, write=write
+        return await self._counted(
+            self._request(
+                workflow_of(workflow),
+                {} if inputs is None else inputs,
+                replace or {},
+                attributes or {},
+                write=write,
+                timeout=duration(timeout, "timeout"),
+                execution_id=execution_id or self.new_id(),
+            )
         )
+
+    async def _counted(self, request: Awaitable[RunResult]) -> RunResult:
+        tally = self._tally
+        tally.in_progress += 1
+        try:
+            result = await request
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                tally.cancelled()
+            raise
+        finally:
+            tally.in_progress -= 1
+        tally.request(result)
+        return result
+
+    async def _request(
+        self,
+        workflow: Workflow,
+        inputs: Any,
+        replace: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+        *,
+        write: bool,
+        timeout: timedelta | None,
+        execution_id: str,
+        claim: Claim | None = None,
+    ) -> RunResult:
+        chains = self._warm_chains()
+        if self._run_hooks is not None:
+            from flowruntime.middleware.requests import GovernedRequests
+
+            call = self._run_call(workflow, "request", inputs, attributes, execution_id)
+            requests = GovernedRequests(self._run_hooks, self.events, self._equipment.clock)
+            return await requests.execute(chains, call, replace, write=write, timeout=timeout, claim=claim)
+        chain, given, record = await chains.request(workflow, inputs, replace, write=write, within=timeout)
         deadline = timeout if timeout is not None else chain.worker.graph.settings.timeout
         try:
-            return await chain.execute(given, record=record, timeout=deadline)
+            return await chain.execute(
+                given,
+                record=record,
+                timeout=deadline,
+                attributes=attributes,
+                execution_id=execution_id,
+                claim=claim,
+            )
         finally:
             chain.release()
+
+    def _run_call(
+        self,
+        workflow: Workflow,
+        mode: Literal["request", "stream"],
+        inputs: Any,
+        attributes: Mapping[str, Any],
+        execution_id: str,
+    ) -> RunCall:
+        from flowcore.middleware import RunCall
+
+        return RunCall(
+            workflow=workflow,
+            workflow_id=self._workflow_id(workflow),
+            execution_id=execution_id,
+            mode=mode,
+            inputs=inputs,
+            attributes=attributes,
+        )
+
+    # --- executions that wait -------------------------------------------------------------------------
+
+    async def resume(
+        self,
+        execution_id: str,
+        answer: Any = UNSET,
+        *,
+        wait: str | None = None,
+        by: str = "",
+        replace: Mapping[str, Any] | None = None,
+        take_over: bool = False,
+    ) -> RunResult:
+        """Answer what an execution waits for, and go on with it; or go on where a process died.
+
+        Nodes that were called to their end are not called again. With further waits it is paused anew.
+
+        A row of a continuous run (its id is the execution's) is answered, and goes on in a run of its
+        workflow: in one of this runtime at once, in one of another process within a second, else in the next
+        one. The result is paused then.
+
+        Args:
+            execution_id: of the result that was paused.
+            answer: by the schema of the wait; left out: nothing is answered, the execution goes on with the
+                answers it has.
+            wait: which one is answered; needed only where there are several.
+            by: who answers.
+            replace: stand-ins, where the execution began with some in another process.
+            take_over: also from a process that is not known to be gone (on another machine). Make sure it
+                is: what it is at work on would run twice.
+
+        Raises:
+            ValidationFailedError: the answer is not what was asked for, and the wait stays open; or the
+                workflow cannot be resumed here, because this runtime does not know its node types.
+            WaitClosedError: somebody else answered, or time is up.
+            AmbiguousWaitError: it waits for several answers.
+            ExecutionEndedError, ExecutionBusyError, NotStoredError: as they say.
+            StoreError: the store failed.
+        """
+        self._check_open()
+        return await self._waiting_executions().resume(
+            execution_id, answer, wait=wait, by=by, replace=replace or {}, take_over=take_over
+        )
+
+    async def cancel_execution(self, execution_id: str, *, reason: str = "given up") -> RunResult:
+        """Give up an execution that waits, or a row of a continuous run that does; it ends cancelled.
+
+        Its waits are closed, and nothing of it runs any more. Doing so twice is as good as once.
+
+        Args:
+            execution_id: of the paused result, or the row; `flow waits` lists them.
+            reason: kept with it, and told by its one terminal event.
+
+        Raises:
+            NotStoredError: there is none of that id.
+            ExecutionEndedError: it has ended otherwise.
+            ExecutionBusyError: it is at work.
+            StoreError: the store failed.
+        """
+        self._check_open()
+        return await self._waiting_executions().cancel(execution_id, reason)
+
+    async def expire_waits(self) -> list[RunResult | FlowError]:
+        """Go on with every execution of the store that can: time was up, or its process died.
+
+        A runtime does this by itself for waits of executions it put down, as long as it is open.
+
+        Returns:
+            What each came to; the error where one could not go on.
+        """
+        self._check_open()
+        return await self._waiting_executions().expire_waits()
+
+    def _waiting_executions(self) -> Resuming:
+        if self._resuming is None:
+            from flowruntime.durable.resuming import Resuming
+
+            self._resuming = Resuming(self, self._equipment.clock, self._services.log)
+        return self._resuming
+
+    def make_keeper(self, workflow: Workflow, replace: Mapping[str, Any], *, captures: bool) -> Keeper:
+        """What stores the executions of a workflow whose nodes may wait."""
+        from flowruntime.durable.keeper import Keeper
+
+        watch = self._waiting_executions()
+        return Keeper(self.store, workflow, self._equipment.clock, watch, write=not captures, replace=replace)
+
+    async def pass_through(self, workflow: Workflow, claim: Claim, replace: Mapping[str, Any]) -> RunResult:
+        """One pass of an execution that goes on."""
+        stored = claim.stored
+        return await self._counted(
+            self._request(
+                workflow,
+                stored.inputs(),
+                replace,
+                stored.attributes,
+                write=stored.write,
+                timeout=None,
+                execution_id=claim.head.id,
+                claim=claim,
+            )
+        )
 
     # --- runs -----------------------------------------------------------------------------------------
 
@@ -245,6 +594,8 @@ class FlowRuntime:
         limit: int | None = None,
         sources: Mapping[str, Any] | None = None,
         replace: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        profile: ProfileName | None = None,
     ) -> Run:
         """Start a continuous run: sources are read until they end or the run is stopped.
 
@@ -254,16 +605,26 @@ class FlowRuntime:
             limit: stop after this many records.
             sources: Source instances in the place of declared ones, by node id (scripted ones in tests).
             replace: functions or values in the place of nodes, by id.
+            attributes: what middleware is told of the run: who started it, for example.
+            profile: for this run, whatever the workflow names.
 
         Raises:
             ValidationFailedError: the workflow cannot run as a stream.
             NodeFailedError, ConnectorError: something could not be started.
+            MiddlewareError, RefusedError: a middleware did not let it start.
         """
         from flowruntime.execute.replace import replaced
 
         self._check_open()
-        graph = replaced(self._warm_chains().resolved(workflow, "stream"), replace or {})
-        return await self.start_prepared(graph, workflow, fresh=fresh, limit=limit, sources=sources)
+        resolved = self._warm_chains().resolved(workflow_of(workflow), "stream")
+        given = stand_ins(sources, resolved.sources)
+        check_has_source(resolved)
+        graph = replaced(resolved, replace or {})
+        if profile is not None:
+            graph = dataclasses.replace(graph, chosen_profile=_known(profile))
+        return await self.start_prepared(
+            graph, workflow, fresh=fresh, limit=record_limit(limit), sources=given, attributes=attributes
+        )
 
     async def start_prepared(
         self,
@@ -275,10 +636,20 @@ class FlowRuntime:
         sources: Mapping[str, Any] | None = None,
         captures: bool = False,
         on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> Run:
         """Start a run of a graph that is validated already; `on_settled` is told of settled records."""
+        from flowruntime.execute.careful import careful_of
         from flowruntime.execute.run import Run
 
+        graph = self._warm_chains().covered(graph, workflow)
+        if on_settled is None:
+            graph = self._holding(graph, workflow)
+        elif graph.waits:
+            from flowruntime.durable.returning import refuse_in_streams
+
+            refuse_in_streams(graph)
+        holds = await self._holds(graph, workflow, fresh=fresh) if graph.returns else None
         programs = self._warm_chains().programs(graph)
         worker = self.make_worker(graph, workflow, captures=captures)
         positions = self._position_store() if on_settled is None else None
@@ -288,27 +659,81 @@ class FlowRuntime:
             for node_id in programs:
                 name = position_name(node_id, graph.nodes[node_id].definition.type)
                 await positions.forget(graph.name, name)
+        run_id = self.new_id()
+        hooks = self._run_hooks
         run = Run(
-            self.new_id(),
+            run_id,
             worker,
             programs,
             positions=positions,
+            vigil=None
+            if positions is None
+            else careful_of(worker, positions, sources or {}, self.registry, self._state_dir or "."),
             limit=limit,
             sources=sources,
             on_settled=on_settled,
+            attributes=attributes or {},
+            governed=None
+            if hooks is None
+            else (hooks, self._run_call(workflow, "stream", None, attributes or {}, run_id)),
+            holds=holds,
         )
         self._runs.add(run)
         try:
             await run.start()
         except BaseException:
             self._runs.discard(run)
+            if holds is not None:
+                await holds.close()
             raise
         self._totals.begin(run, worker.workflow_id, run.live_counts)
         run.on_end(lambda: self._run_ended(run))
         return run
 
+    def _holding(self, graph: ResolvedGraph, workflow: Workflow) -> ResolvedGraph:
+        """The graph of a run; where its nodes hold rows, with the places those come back to.
+
+        Raises:
+            ValidationFailedError: rows that come back could not go on, or there is no store to keep them in.
+        """
+        from flowcore.errors import ValidationFailedError
+
+        try:
+            graph = self._warm_chains().holding(graph)
+            if graph.returns and (self._store is None or self._store is self._memory):
+                from flowruntime.durable.returning import refuse_without_store
+
+                refuse_without_store(graph)
+        except ValidationFailedError as error:
+            from flowruntime.compile.report import located
+
+            raise located(error, workflow.marks, "workflow in a continuous run") from None
+        return graph
+
+    async def _holds(self, graph: ResolvedGraph, workflow: Workflow, *, fresh: bool) -> Holds:
+        """What keeps the rows of a run that wait.
+
+        Raises:
+            ValidationFailedError: the workflow cannot be stored.
+            StoreError: the store cannot be reached.
+        """
+        from flowruntime.durable.holds import Holds
+
+        head = await self.store.workflows.put(workflow, at=self._equipment.clock())
+        holders = {holder.node_id: holder for holder in graph.returns.values()}
+        holds = Holds(self.store, head, holders, self._services, self._workflow_id(workflow))
+        await holds.begin(fresh=fresh)
+        return holds
+
+    def row_may_go_on(self, workflow_id: str) -> None:
+        """A row of a workflow was answered: runs of it look at once."""
+        for run in self._runs:
+            if run.holds is not None and run.holds.workflow_id == workflow_id:
+                run.holds.wake()
+
     def _run_ended(self, run: Run) -> None:
         self._runs.discard(run)
+        self._tally.run(run.state.name)
         self._totals.end(run)
 
     def _position_store(self) -> PositionStore | None:
@@ -328,78 +753,106 @@ class FlowRuntime:
         order: Literal["input", "completion"] = "input",
         replace: Mapping[str, Any] | None = None,
         write: bool = False,
+        attributes: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[StreamOutcome]:
         """Push every item through as a record of one continuous run; one outcome per item, nothing left out.
 
         Args:
             workflow: has one source, or none: then each item is a request.
-            items: records for the workflow's one source, or, without a source, what a request's inputs would
-                be.
+            items: records for the workflow's one source; without a source, what a request's inputs would be:
+                the value of its one open port, or an object with one value by port.
             order: `input`, or as they complete.
             replace: functions or values in the place of nodes.
             write: sinks write; else their values are part of the outcome.
+            attributes: what middleware is told of the run.
 
         Items are taken only as fast as outcomes are consumed: at most `max_in_flight` are on their way.
+
+        Raises:
+            ValidationFailedError: the workflow, or an option.
+            RunFailedError: the stream was cut short: by an item that failed where the policy is
+                `stop_workflow`, by the iterable, or because the runtime was closed. Before that every item
+                taken has its outcome: a failed one its error, an unfinished one a CancelledRowError.
         """
         from flowruntime.execute.streams import stream_items
 
         self._check_open()
-        found = stream_items(self, workflow, items, order=order, replace=replace or {}, write=write)
+        choice(order, "order", ("input", "completion"))
+        found = stream_items(
+            self,
+            workflow_of(workflow),
+            items,
+            order=order,
+            replace=replace or {},
+            write=write,
+            attributes=attributes,
+        )
         async with contextlib.aclosing(found):
             async for outcome in found:
                 yield outcome
+
+    # --- dead letters ---------------------------------------------------------------------------------
+
+    async def letters(self, place: Workflow | DeadLetterPlace) -> DeadLetterStore:
+        """The dead letters kept at a place, or where a workflow keeps its own; closed with the runtime.
+
+        Raises:
+            ValidationFailedError: nothing can be kept there, or the workflow names no place.
+            ConnectorError: the place cannot be reached.
+        """
+        from flowcore.settings import DeadLetterPlace
+        from flowruntime.compile.dead_letter import place_for
+        from flowruntime.execute.context import ConnectorContext
+
+        self._check_open()
+        asked = place if isinstance(place, DeadLetterPlace) else place.settings.dead_letter
+        store = place_for(asked, self.registry).make()
+        self._stores.append(store)
+        await store.open(ConnectorContext(self._services, "", "dead_letter", delivery="at_least_once"))
+        return store
+
+    def redrive(
+        self,
+        workflow: Workflow,
+        store: DeadLetterStore,
+        wanted: LetterFilter | None = None,
+        *,
+        limit: int | None = None,
+        parallel: int = 8,
+        incomplete: bool = False,
+        dry_run: bool = False,
+    ) -> Redrive:
+        """Run the records of dead letters again, each as a request whose sinks write; iterate the answer.
+
+            letters = await runtime.letters(workflow)
+            async for done in runtime.redrive(workflow, letters):
+                print(done.fate, done.letters, done.why)
+
+        Args:
+            workflow: the one that made the letters, or a changed one.
+            store: from `letters`.
+            wanted: which of the pending letters; None: all.
+            limit: letters looked at, at most.
+            parallel: records in work at once; their order is kept only with 1.
+            incomplete: run letters whose key or headers were not kept, without those.
+            dry_run: run and mark nothing, and tell what would be.
+        """
+        from flowcore.dead_letters import EVERY_LETTER
+        from flowruntime.execute.redrive import Redrive, RedriveOptions
+
+        self._check_open()
+        options = RedriveOptions(limit=limit, parallel=parallel, incomplete=incomplete, dry_run=dry_run)
+        chains, chosen = self._warm_chains(), wanted or EVERY_LETTER
+        return Redrive(chains, self._services, workflow, store, chosen, options)
 
     # --- services -------------------------------------------------------------------------------------
 
     def new_id(self) -> str:
         """A UUIDv7 from the runtime's clock."""
-        return str(
-            new_uuid7(
-                int(self._clock() * 1000),
-                self._rng.randbytes(10) if self._seed is not None else os.urandom(10),
-            )
-        )
+        return self._equipment.new_id()
 
     def _workflow_id(self, workflow: Workflow) -> str:
         return str(workflow.id) if workflow.id is not None else workflow.name
-
-    def _client(self) -> HttpClient:
-        if self._http is None:
-            from flowruntime.http.client import GuardedHttpClient
-            from flowruntime.http.guard import HttpSettings
-
-            allow_private, hosts = self._http_options
-            self._http = self._own_http = GuardedHttpClient(
-                HttpSettings(allow_private=allow_private, allowed_hosts=hosts)
-            )
-        return self._http
-
-    def _log(self, message: str, level: LogLevel, fields: Mapping[str, object]) -> None:
-        if self._logger is None:
-            import structlog
-
-            self._logger = structlog.get_logger("flow")
-        getattr(self._logger, level)(
-            self._redactor.text(message), **{k: self._redactor.value(v) for k, v in fields.items()}
-        )
-
-    def _watch(self, graph: ResolvedGraph) -> None:
-        """Know whose code is whose, and load now what a node's first call would load while the loop waits."""
-        if any(
-            node.role not in ("source", "sink") and node.node.context is not None
-            for node in graph.nodes.values()
-        ):
-            import_module("structlog")
-        if any(node.definition.category == "http" for node in graph.nodes.values()):
-            import_module("flowruntime.http.client")
-        if self._watchdog is None:
-            return
-        for node in graph.nodes.values():
-            if node.role in ("source", "sink"):
-                continue
-            implementation = node.node.implementation
-            target = implementation.execute if node.node.is_class else implementation
-            self._watchdog.watch(node.id, getattr(target, "__code__", None))
 
     def export_telemetry(self, *, meter_provider: Any = None, tracer_provider: Any = None) -> None:
         """Give metrics and spans to OpenTelemetry; off until called, and no cost per row then either.
@@ -408,60 +861,123 @@ class FlowRuntime:
             meter_provider: the application's; None takes the global one.
             tracer_provider: likewise.
         """
-        from flowruntime.telemetry.otel import export_telemetry
-
-        if self._stop_export is None:
-            self._stop_export = export_telemetry(
-                self.events, self.metrics, meter_provider=meter_provider, tracer_provider=tracer_provider
-            )
+        self._equipment.export_telemetry(meter_provider=meter_provider, tracer_provider=tracer_provider)
 
     def _in_flight(self, workflow: str) -> int:
         runs = (run for run in self._runs if run.worker.workflow_id == workflow)
         return sum(run.worker.budget.rows_in_flight for run in runs)
 
+    def set_limit(self, name: str, capacity: int, *, workflow: Workflow | None = None) -> None:
+        """Change a limit while rows are in work; a smaller one takes effect as they finish.
+
+        Args:
+            name: of this runtime's (`FlowRuntime(limits=...)`; `max_parallel` is `runtime:*`), of the
+                workflow's, or of a model (`model:openai/default/gpt-4o:concurrency`, or
+                `...:requests_per_minute`, `...:tokens_per_minute`; the names are those of
+                `models.statistics()`).
+            capacity: rows at once, calls or tokens, at least 1.
+            workflow: change the limit for its requests; for a continuous run see `Run.set_limit`.
+
+        Raises:
+            ControlError: there is no limit of that name, `capacity` is less than 1, or the workflow has
+                answered no request yet.
+        """
+        from flowruntime.execute.control import set_shared_limit
+
+        if name.startswith("model:") and workflow is None:
+            self.models.set_limit(name, capacity)
+            return
+        workers = None
+        if workflow is not None:
+            workers = [] if self._warm is None else self._warm.workers_of(workflow)
+        set_shared_limit(self._limits, workers, name, capacity, self.events.publish)
+
+    def add_health_check(self, name: str, check: HealthCheck) -> None:
+        """Ask something more at each health check: a database of the application's, a model server.
+
+        Raises:
+            DefinitionError: it has no coroutine `health`, or the name is taken.
+        """
+        from flowruntime.health.subjects import check_added
+
+        self._health_checks[name] = check_added(name, check, self._health_checks)
+
+    async def health_check(
+        self, *, timeout: timedelta = timedelta(seconds=5), workflow: Workflow | None = None
+    ) -> HealthReport:
+        """Ask everything this runtime is connected to whether it can work now, all at once.
+
+        Asked are the process itself (memory, event loop), the positions, the store, what `add_health_check`
+        named, and of every workflow at work the sources, sinks, nodes and providers that implement it.
+
+        Args:
+            timeout: for each check; one that hangs is its own failed result.
+            workflow: asked, too, though it may not be at work.
+
+        Raises:
+            ValidationFailedError: the workflow.
+        """
+        from flowruntime.health.asking import ask_all
+
+        self._check_open()
+        equipment = self._equipment
+        return await ask_all(
+            self._checks(workflow), timeout=timeout, clock=equipment.clock, scrub=equipment.redactor.text
+        )
+
+    def _checks(self, workflow: Workflow | None) -> dict[str, Ask]:
+        from flowruntime.health.subjects import Subjects
+
+        subjects = Subjects(self._services)
+        subjects.add_process()
+        if self._positions is not None:
+            subjects.add("positions", self._positions)
+        if self._store is not None:
+            subjects.add_store(self._store)
+        for name, check in self._health_checks.items():
+            subjects.add(name, check)
+        for run in self._runs:
+            subjects.add_graph(run.worker.graph, run.worker.workflow_id, run.components())
+        for chain in () if self._warm is None else self._warm.chains():
+            worker = chain.worker
+            subjects.add_graph(worker.graph, worker.workflow_id, worker.components())
+        if workflow is not None:
+            graph = self._warm_chains().resolved(workflow, "request")
+            subjects.add_graph(graph, self._workflow_id(workflow), {})
+        self._equipment.forgive()
+        return subjects.checks
+
     def statistics(self) -> dict[str, Any]:
-        """Limits, warm chains and runs, live."""
+        """What this runtime has done and is doing, live, as plain data.
+
+        `requests` and `ended_runs` by their ends; `limits` with permits taken, waits, peaks and failures;
+        `workflows` (those that answer requests) and `runs` with their limits, pools, budget and sinks;
+        `events` of the bus.
+        """
+        chains = [] if self._warm is None else list(self._warm.chains())
         return {
+            "uptime_s": self._equipment.clock() - self._began_at,
+            **self._tally.statistics(),
             "limits": {name: limit.statistics() for name, limit in self._limits.items()},
-            "warm_chains": len(self._warm) if self._warm is not None else 0,
+            "warm_chains": len(chains),
+            "workflows": [chain.statistics() for chain in chains],
             "runs": {run.id: run.statistics() for run in self._runs},
+            "models": None if self._models is None else self._models.statistics(),
             "events": self.events.statistics(),
         }
 
 
-def run(workflow: Workflow, *, nodes: Iterable[object] = (), **inputs: Any) -> RunResult:
-    """Execute a workflow synchronously, in scripts and notebooks.
+def _prices(given: Mapping[str, Price | Mapping[str, float]]) -> dict[str, Price]:
+    from flowcore.findings import Findings
+    from flowruntime.models.pricing import read_prices
 
-        flowruntime.run(wf, text="my card was stolen")
+    findings = Findings()
+    found = read_prices(given, findings)
+    findings.raise_if_any("FlowRuntime")
+    return found
 
-    Raises:
-        RuntimeError: called on a thread whose event loop is running; use `FlowRuntime.execute` there.
-    """
-    import asyncio
 
-    async def once() -> RunResult:
-        async with FlowRuntime(nodes=nodes) as runtime:
-            return await runtime.execute(workflow, inputs)
+def _known(profile: ProfileName) -> ProfileName:
+    from flowcore.profiles import check_profile
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(once())
-    # A notebook's loop is running on this thread: run on another one.
-    import threading
-
-    found: list[RunResult | BaseException] = []
-
-    def elsewhere() -> None:
-        try:
-            found.append(asyncio.run(once()))
-        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
-            found.append(error)
-
-    thread = threading.Thread(target=elsewhere, name="flow run")
-    thread.start()
-    thread.join()
-    outcome = found[0]
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
+    return check_profile(profile)

@@ -147,14 +147,20 @@ class NewestKept(_Queue):
         if self._size < self.capacity:
             self._push(event)
             return True
-        entry = self._entries.popleft()
-        while isinstance(entry, Gap):
-            self._head.add_gap(entry)
-            entry = self._entries.popleft()
-        self._head.add(entry.seq)
+        # A subscriber that is stuck pays this for every event: no calls on the common way.
+        entries, head = self._entries, self._head
+        oldest = entries.popleft()
+        while isinstance(oldest, Gap):
+            head.add_gap(oldest)
+            oldest = entries.popleft()
+        head.last = oldest.seq
+        if not head.count:
+            head.first = oldest.seq
+        head.count += 1
         self.missed += 1
-        self._size -= 1
-        self._push(event)
+        if self._tail.count:
+            entries.append(self._tail.take())
+        entries.append(event)
         return False
 
 

@@ -117,6 +117,20 @@ class EventBus(Delivery):
 
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def held_up(self) -> bool:
+        """A subscriber of policy `block` is behind: who can wait asks `ready` before it publishes more."""
+        return bool(self._pressure)
+
+    @property
+    def spare(self) -> int | None:
+        """How many events may follow `ready` without loss to any subscriber of policy `block`.
+
+        None: any number, as nobody asked for that.
+        """
+        rooms = [room for subscriber in self._subscribers if (room := subscriber.spare) is not None]
+        return min(rooms, default=None)
+
     async def ready(self) -> None:
         """Return when every subscriber of policy `block` has room for at least half its buffer.
 

@@ -50,6 +50,11 @@ class Subscriber(ABC):
         """How often something was taken from its buffer: a stalled subscriber that moves is not cut off."""
         self._owner = owner
 
+    @property
+    def spare(self) -> int | None:
+        """Events it certainly has room for when it holds nobody up; None: it never holds anybody up."""
+        return None
+
     @abstractmethod
     def replay(self, entries: Iterable[ExecutionEvent | Gap]) -> None:
         """Take in what comes before everything published from now on."""
@@ -97,6 +102,10 @@ def checked_kinds(
     """
     if kinds is None:
         return None
+    if isinstance(kinds, type):
+        raise ConfigError(
+            f"kinds of event subscriber {name!r} is a collection of classes: write kinds={{{kinds.__name__}}}"
+        )
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, ExecutionEvent)):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
             raise ConfigError(f"kinds of event subscriber {name!r} must be classes of events, got {kind!r}")

@@ -83,6 +83,11 @@ class Subscription(Subscriber, Generic[E]):
 
     # --- for the bus ----------------------------------------------------------------------------------
 
+    @property
+    def spare(self) -> int | None:
+        """Half of the buffer, for policy `block`."""
+        return self._high_water or None
+
     def replay(self, entries: Iterable[ExecutionEvent | Gap]) -> None:
         """Take in what comes first; kept beside the buffer, since the history bounds it."""
         for entry in entries:

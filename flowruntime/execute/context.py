@@ -8,23 +8,38 @@ Always holds: a context is made only for code that takes one; its columns are lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from flowcore.context import HttpClient, LogLevel, NodeState
+from flowcore.context import HttpClient, LogLevel, NodeState, OnClose
+from flowcore.errors import ContractError
 from flowcore.events import NodeEvent
 from flowcore.frame import Opened
 from flowcore.plain import to_plain
 from flowcore.values import Secret
 from flowruntime.execute.paths import PathGuard
 from flowruntime.execute.secrets import SecretStore
+from flowruntime.options import seconds_of
 
 if TYPE_CHECKING:
+    from flowcore.llm.tools import BoundTool, ToolSpec
+    from flowcore.waits import WaitRequest
     from flowruntime.events.bus import EventBus
-    from flowruntime.flowcontrol.pool import Job
+    from flowruntime.flowcontrol.jobs import Job
+    from flowruntime.models.bound import BoundModels
+    from flowruntime.models.gateway import Gateway
+    from flowruntime.operators.host import Host
     from flowruntime.operators.kernel import Kernel
+    from flowruntime.substream.live import LiveStream
+
+T = TypeVar("T")
+
+
+def _no_tools(worker: Host, node_id: str, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+    del worker, specs
+    raise ContractError(f"node {node_id!r} asks for tools, and nothing here runs them", node=node_id)
 
 
 @dataclass(slots=True)
@@ -37,6 +52,14 @@ class Services:
     secrets: SecretStore
     paths: PathGuard
     log: Callable[[str, LogLevel, Mapping[str, object]], None]
+    new_id: Callable[[], str]
+    """UUIDv7."""
+    models: Callable[[], Gateway]
+    """Made when a model is called first."""
+    redact: Callable[[object], Any] = lambda value: value
+    """Masks secrets; gives the same object back where it holds none."""
+    tools: Callable[[Host, str, Sequence[ToolSpec]], Sequence[BoundTool]] = _no_tools
+    """Makes the tools of a node ready."""
     extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -82,7 +105,7 @@ class _Common:
     async def sleep(self, delay: timedelta) -> None:
         from asyncio import sleep
 
-        await sleep(delay.total_seconds())
+        await sleep(seconds_of(delay, "sleep"))
 
     def log(self, message: str, *, level: LogLevel = "info", **fields: object) -> None:
         self._services.log(message, level, {"node": self._node_id, "workflow": self._workflow_id, **fields})
@@ -121,7 +144,7 @@ class _Common:
 class CallContext(_Common):
     """One call of a node for one row."""
 
-    __slots__ = ("_attempt", "_deadline", "_kernel", "_opened", "_row")
+    __slots__ = ("_attempt", "_deadline", "_kernel", "_models", "_opened", "_row", "_waits")
 
     def __init__(
         self,
@@ -139,6 +162,8 @@ class CallContext(_Common):
         self._row = row
         self._attempt = attempt
         self._deadline = deadline
+        self._waits = 0
+        self._models: BoundModels | None = None
 
     def _own_execution_id(self) -> str | None:
         return self.execution_id
@@ -181,14 +206,55 @@ class CallContext(_Common):
         return None if root.records is None else root.records[row]
 
     @property
+    def models(self) -> BoundModels:
+        if self._models is None:
+            from flowruntime.models.rows import models_of_row
+
+            self._models = models_of_row(
+                self._services.models(), self._kernel, self._node_id, self._opened, self._row, self._deadline
+            )
+        return self._models
+
+    @property
     def deadline(self) -> float | None:
         return self._deadline
+
+    def tools(self, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+        return self._services.tools(self._kernel.worker, self._node_id, specs)
+
+    async def sleep(self, delay: timedelta) -> None:
+        holds = self._kernel.holds
+        if holds is None or not holds.delays(self._node_id):
+            await super().sleep(delay)
+            return
+        seconds_of(delay, "sleep")
+        number, self._waits = self._waits, self._waits + 1
+        await holds.delay(self._node_id, self._opened, self._row, number, delay)
+
+    async def wait(self, request: WaitRequest) -> Any:
+        kernel, graph = self._kernel, self._kernel.plan.graph
+        journal = kernel.holds if kernel.journal is None else kernel.journal
+        if journal is None or not graph.nodes[self._node_id].node.waits:
+            raise ContractError(
+                f"node {self._node_id!r} called ctx.wait, and its type does not say that it may wait; "
+                "declare it with waits=True, so that its executions are kept",
+                node=self._node_id,
+            )
+        number, self._waits = self._waits, self._waits + 1
+        return await journal.wait(self._node_id, self._opened, self._row, number, request)
+
+    def stream(
+        self, items: AsyncIterable[T], *, capacity: int = 64, on_close: OnClose | None = None
+    ) -> LiveStream[T]:
+        return self._kernel.stream_of(
+            self._node_id, self._opened, self._row, items, capacity=capacity, on_close=on_close
+        )
 
 
 class BatchCallContext(_Common):
     """One call of a batch node."""
 
-    __slots__ = ("_attempt", "_deadline", "_members")
+    __slots__ = ("_attempt", "_deadline", "_kernel", "_members", "_models")
 
     def __init__(
         self,
@@ -200,9 +266,21 @@ class BatchCallContext(_Common):
         deadline: float | None,
     ) -> None:
         super().__init__(services, kernel.worker.workflow_id, node_id, None, kernel.task)
+        self._kernel = kernel
         self._members = members
         self._attempt = attempt
         self._deadline = deadline
+        self._models: BoundModels | None = None
+
+    @property
+    def models(self) -> BoundModels:
+        if self._models is None:
+            from flowruntime.models.rows import models_of_batch
+
+            self._models = models_of_batch(
+                self._services.models(), self._kernel, self._node_id, self._members, self._deadline
+            )
+        return self._models
 
     @property
     def deadlines(self) -> Sequence[float | None]:
@@ -219,6 +297,21 @@ class BatchCallContext(_Common):
     @property
     def attempt(self) -> int:
         return self._attempt
+
+    def stream(
+        self, items: AsyncIterable[T], *, row: int, capacity: int = 64, on_close: OnClose | None = None
+    ) -> LiveStream[T]:
+        if not 0 <= row < len(self._members):
+            raise ContractError(
+                f"node {self._node_id!r}: ctx.stream(..., row={row!r}) names no row of a call for "
+                f"{len(self._members)}; rows are counted from 0",
+                node=self._node_id,
+                row=row,
+            )
+        job = self._members[row]
+        return self._kernel.stream_of(
+            self._node_id, job.opened, job.row, items, capacity=capacity, on_close=on_close
+        )
 
 
 class ConnectorContext(_Common):
@@ -290,5 +383,27 @@ class SetupContext(_Common):
         return None
 
     @property
+    def models(self) -> BoundModels:
+        from flowruntime.models.rows import models_of_node
+
+        return models_of_node(self._services.models(), self._workflow_id, self._node_id)
+
+    @property
     def deadline(self) -> float | None:
         return None
+
+    def tools(self, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+        del specs
+        raise RuntimeError(f"node {self._node_id!r}: there is no row yet in initialize that could use tools")
+
+    async def wait(self, request: WaitRequest) -> Any:
+        del request
+        raise RuntimeError(f"node {self._node_id!r}: there is no row yet in initialize that could wait")
+
+    def stream(
+        self, items: AsyncIterable[T], *, capacity: int = 64, on_close: OnClose | None = None
+    ) -> LiveStream[T]:
+        del items, capacity, on_close
+        raise RuntimeError(
+            f"node {self._node_id!r}: there is no row yet in initialize, and so no stream of one"
+        )

@@ -39,7 +39,7 @@ def request_inputs(graph: ResolvedGraph, given: object) -> dict[str, Any]:
 class _Reader:
     def __init__(self, graph: ResolvedGraph) -> None:
         self._graph = graph
-        self._sources = [node.id for node in graph.nodes.values() if node.role == "source"]
+        self._sources = graph.sources
         self._findings = Findings()
 
     def read(self, given: object) -> dict[str, Any]:
@@ -89,14 +89,26 @@ class _Reader:
         found: dict[str, Any] = {}
         for port, content in cast("Mapping[str, Any]", value).items():
             if port in open_ports:
-                found[f"{node_id}.{port}"] = content
+                self._take(found, node_id, port, content)
             elif self._graph.nodes[node_id].definition.input(port) is not None:
                 message = f"input {port!r} of {node_id!r} is connected: its value comes from another node"
                 remedy = f"give that node's inputs, or one of: {', '.join(open_ports)}" if open_ports else ""
                 self._findings.add(("input", node_id, port), message, remedy=remedy or "leave it out")
             else:
-                self._findings.add_unknown(("input", node_id), port, open_ports, what="input port")
+                remedy = "" if open_ports else f"{node_id!r} has no open input port; give {self._example()}"
+                self._findings.add_unknown(
+                    ("input", node_id), port, open_ports, what="input port", remedy=remedy
+                )
         return found
+
+    def _take(self, found: dict[str, Any], node_id: str, port: str, value: Any) -> None:
+        """A port that gathers takes what its connections would give: a list."""
+        declared = self._graph.nodes[node_id].definition.input(port)
+        if declared is not None and declared.gather and not isinstance(value, list | tuple):
+            message = "takes a list: the values of all its connections"
+            self._findings.add(("input", node_id, port), message, value=value)
+            return
+        found[f"{node_id}.{port}"] = value
 
     def _flat(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ports = self._ports_by_name()
@@ -111,7 +123,11 @@ class _Reader:
             )
             return {}
         if fits:
-            return {ports[key][0]: value for key, value in inputs.items()}
+            found: dict[str, Any] = {}
+            for key, value in inputs.items():
+                node_id, _, port = ports[key][0].rpartition(".")
+                self._take(found, node_id, port, value)
+            return found
         if len(self._sources) == 1:
             return {f"{self._sources[0]}.{SOURCE_PORT}": inputs}
         for key in inputs:

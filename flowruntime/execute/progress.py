@@ -59,6 +59,8 @@ class ProgressReporter:
         totals = self._totals()
         queues = self._queues()
         for node_id, node in run.worker.graph.nodes.items():
+            if node_id in run.worker.graph.returns:
+                continue
             counts = totals[node_id]
             done = counts.completed + counts.failed
             meter = telemetry.meters.get(node_id)

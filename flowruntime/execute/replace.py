@@ -36,8 +36,7 @@ def replaced(graph: ResolvedGraph, replace: Mapping[str, Any]) -> ResolvedGraph:
     for node_id, stand_in in replace.items():
         if node_id not in nodes:
             raise DefinitionError(
-                f"replace: there is no node {node_id!r}{did_you_mean(node_id, list(nodes))}; nodes are "
-                f"{', '.join(nodes)}"
+                f"replace: there is no node {node_id!r}; {did_you_mean(node_id, list(nodes))}"
             )
         nodes[node_id] = _stand_in(nodes[node_id], stand_in)
     return dataclasses.replace(graph, nodes=nodes)

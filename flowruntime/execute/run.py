@@ -11,8 +11,10 @@ never completed; positions are committed only after the sinks that settle at the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from flowcore.errors import RuntimeClosedError
@@ -20,17 +22,26 @@ from flowcore.events import ExecutionEvent, WorkflowPaused, WorkflowResumed, Wor
 from flowcore.frame import Failure, Opened
 from flowcore.states import Paused, Pending, Running, WorkflowState, step
 from flowruntime.execute.conclusion import Ending, are_handled, state_of, terminal_event
+from flowruntime.execute.control import LiveControl
 from flowruntime.execute.counts import NodeCounts
 from flowruntime.execute.progress import ProgressReporter
 from flowruntime.execute.result import MAX_ERRORS, RunResult
 from flowruntime.execute.sources import Sources
+from flowruntime.flowcontrol.pool import PATIENCE_S
+from flowruntime.options import seconds_of
 
 if TYPE_CHECKING:
+    from flowcore.middleware import RunCall
     from flowruntime.compile.chain import Program
     from flowruntime.compile.plan import Plan
+    from flowruntime.durable.holds import Holds
+    from flowruntime.execute.careful import Careful
     from flowruntime.execute.task import SourceTask
     from flowruntime.execute.worker import Worker
+    from flowruntime.middleware.runs import RunHooks
     from flowruntime.state.positions import PositionStore
+
+_NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Run:
@@ -45,9 +56,13 @@ class Run:
         sources: stand-ins for source instances, by node id (an iterable behind `rt.stream`, a scripted
             source).
         on_settled: told of settled root records, with what reached the ends of the workflow.
+        attributes: what the caller says of the run, for middleware.
+        governed: the hooks around it, and what they are asked about; None: there are none.
+        vigil: notes when the process dies; None: nobody does.
+        holds: rows that wait; None: no node holds any.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per part
         self,
         run_id: str,
         worker: Worker,
@@ -57,12 +72,21 @@ class Run:
         limit: int | None = None,
         sources: Mapping[str, Any] | None = None,
         on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
+        attributes: Mapping[str, Any] = _NO_ATTRIBUTES,
+        governed: tuple[RunHooks, RunCall] | None = None,
+        vigil: Careful | None = None,
+        holds: Holds | None = None,
     ) -> None:
+        self._vigil = vigil
+        self.holds = holds
         self.id = run_id
+        self.attributes = attributes
+        self._governed = governed
         self.worker = worker
         self.state: WorkflowState = Pending()
         self.errors: dict[str, list[BaseException]] = {}
         self._programs = programs
+        self._control = LiveControl(worker, run_id, self._publish)
         self._sources = Sources(
             self,
             worker,
@@ -70,6 +94,7 @@ class Run:
             positions=positions,
             stand_ins=sources or {},
             on_settled=on_settled,
+            holds=holds,
         )
         self._remaining = limit
         self._may_read = asyncio.Event()
@@ -79,6 +104,11 @@ class Run:
         self._ending = Ending()
         self._interrupt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started_at = 0.0
+        self._starting: asyncio.Task[None] | None = None
+        self._up: asyncio.Future[None] | None = None
+        """Done when nodes and sinks of a run inside hooks have started."""
+        self._driven = False
+        """Nothing but hooks is left of it."""
         self._main: asyncio.Task[RunResult] | None = None
         self._result: RunResult | None = None
 
@@ -98,20 +128,115 @@ class Run:
         self._started_at = self.worker.services.clock()
         self._go(Running())
         self._publish_started()
+        if self._governed is not None:
+            await self._start_governed(*self._governed)
+            return self
+        self._starting = asyncio.create_task(
+            self._start_worker(), name=f"flow start {self.worker.workflow_id}"
+        )
+        await self._started(self._starting)
+        self._main = asyncio.create_task(self._supervise(), name=f"flow run {self.worker.workflow_id}")
+        return self
+
+    async def _started(self, starting: asyncio.Future[Any]) -> None:
+        """Wait for a start.
+
+        Raises:
+            RuntimeClosedError: the run was cancelled meanwhile.
+        """
+        try:
+            await starting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if starting.cancelled() and (task is None or not task.cancelling()):
+                raise RuntimeClosedError(
+                    f"run {self.id} was cancelled while it started: {self._ending.cancelled}"
+                ) from None
+            raise
+
+    async def _start_worker(self) -> None:
+        """Start what the chains share; when that fails or is cancelled, the run ends with it."""
         try:
             await self.worker.start()
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
-                self._ending.cancelled = "its start was cancelled"
+                self._ending.cancel("its start was cancelled")
             else:
-                self._ending.cause, self._ending.node = error, getattr(error, "node", None)
+                self._ending.fail(error, getattr(error, "node", None))
             self._result = self._conclude()
             raise
-        self._main = asyncio.create_task(self._supervise(), name=f"flow run {self.worker.workflow_id}")
-        return self
+
+    async def _start_governed(self, hooks: RunHooks, call: RunCall) -> None:
+        """Start within the hooks, in the run's own task; returns when nodes and sinks are up."""
+        up = self._up = asyncio.get_running_loop().create_future()
+        main = self._main = asyncio.create_task(
+            self._within(hooks, call, up), name=f"flow run {self.worker.workflow_id}"
+        )
+        try:
+            await asyncio.wait({main, up}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._ending.cancel("its start was cancelled")
+            main.cancel()
+            await asyncio.gather(main, return_exceptions=True)
+            raise
+        if not up.done():
+            up.cancel()
+            await self._started(main)  # raises what kept it from starting
+
+    async def _within(self, hooks: RunHooks, call: RunCall, up: asyncio.Future[None]) -> RunResult:
+        """The run with its hooks around it; they have their say before the terminal event."""
+
+        async def perform(changed: RunCall) -> RunResult:
+            self.attributes = changed.attributes
+            await self.worker.start()
+            up.set_result(None)
+            await self._drive()
+            self._driven = True
+            return self._outcome()
+
+        answer: RunResult | None = None
+        try:
+            answer = await hooks.through(call, perform)
+        except asyncio.CancelledError:
+            self._ending.cancel("the run's task was cancelled")
+            raise
+        except Exception as error:
+            self._ending.cause, self._ending.node = error, getattr(error, "node", None)
+            if not up.done():
+                raise
+        finally:
+            self._result = self._conclude(answer)
+        return self._result
 
     async def _supervise(self) -> RunResult:
         """Everything from reading to the result, whatever happens in between."""
+        try:
+            await self._drive()
+        finally:
+            self._result = self._conclude()
+        return self._result
+
+    async def _drive(self) -> None:
+        """Do the work, under a mark that is found when the process dies meanwhile."""
+        vigil = self._vigil
+        if vigil is None:
+            await self._work()
+            return
+        try:
+            await vigil.deaths.begin(self.id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with it
+            self._fail(error, None)
+            await self._close([])
+            return
+        self._sources.careful = vigil if vigil.deaths.suspicious else None
+        self._sources.deaths = vigil.deaths if vigil.deaths.in_a_row else None
+        try:
+            await self._work()
+        finally:
+            await vigil.end()
+
+    async def _work(self) -> None:
+        """Read, work, settle and take everything down."""
         progress = ProgressReporter(self)
         drivers = self._sources.drivers()
         committer = asyncio.create_task(self._sources.commit_regularly(), name="flow commits")
@@ -128,8 +253,6 @@ class Run:
         finally:
             await self._close([*drivers, committer, reporter])
             progress.report()
-            self._result = self._conclude()
-        return self._result
 
     async def _until_done(self, drivers: list[asyncio.Task[None]]) -> None:
         pending: set[Any] = {*drivers}
@@ -159,18 +282,33 @@ class Run:
                 return
 
     async def _finish(self) -> None:
-        """All rows are settled: make sinks final, then commit."""
+        """All rows are settled: make sinks final, then commit.
+
+        A run that went on where another one stopped, and found nothing new, leaves alone what that one wrote.
+        """
+        if self._sources.resumed and not self._sources.rows_read:
+            return
         for writer in self.worker.writers.values():
             await writer.finish()
         await self._sources.commit()
 
     async def _close(self, helpers: list[asyncio.Task[None]]) -> None:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
-        await self._sources.take_down(commit=self._ending.is_cut_short)
-        await self.worker.aclose()
-        await self._sources.shut_down()
+        async with contextlib.AsyncExitStack() as closing:  # last in, first out; whatever another one does
+            closing.push_async_callback(self._sources.shut_down)
+            closing.push_async_callback(self.worker.aclose)
+            if self.holds is not None:
+                closing.push_async_callback(self.holds.close)
+            closing.push_async_callback(self._sources.take_down, commit=self._ending.is_cut_short)
+            for helper in helpers:
+                helper.cancel()
+            _, stuck = await asyncio.wait(helpers, timeout=PATIENCE_S)
+            for helper in stuck:
+                fault = f"{helper.get_name()} does not end: it swallows its cancellation"
+                self.worker.services.log(fault, "error", {"run": self.id})
+
+    def components(self) -> dict[str, Any]:
+        """What is at work by node: sources, objects of class nodes, sinks."""
+        return {**self._sources.instances, **self.worker.components()}
 
     def live_counts(self) -> dict[str, NodeCounts]:
         """Rows by node so far."""
@@ -188,7 +326,7 @@ class Run:
         self._fail(failure.error, failure.node)
 
     def crashed(self, error: BaseException) -> None:
-        self._fail(error, None)
+        self._fail(error, getattr(error, "node", None))
 
     def _fail(self, error: BaseException, node: str | None) -> None:
         self._ending.fail(error, node)
@@ -219,9 +357,23 @@ class Run:
 
     # --- control --------------------------------------------------------------------------------------
 
-    async def pause(self, reason: str = "asked to") -> None:
-        """Read nothing until `resume`; what is in flight goes on."""
+    async def pause(self, reason: str = "asked to", *, node: str | None = None) -> None:
+        """Read nothing until `resume`; what is in flight goes on.
+
+        Args:
+            reason: for the event.
+            node: only this one takes no further rows: a coroutine, or one that is offloaded. The others go
+                on for as long as there is credit; sources are read until it is used up. `drain` and `stop`
+                resume it, because what is inside is to be finished.
+
+        Raises:
+            ControlError: there is no such node, or it cannot be paused by itself.
+            RuntimeClosedError: the run has ended.
+        """
         self._check_live("pause")
+        if node is not None:
+            self._control.pause_node(node, reason)
+            return
         self._go(Paused(reason))
         self._paused_at = self.worker.services.clock()
         self._may_read.clear()
@@ -229,9 +381,17 @@ class Run:
             WorkflowPaused(workflow_id=self.worker.workflow_id, execution_id=self.id, reason=reason)
         )
 
-    async def resume(self) -> None:
-        """Read again."""
+    async def resume(self, *, node: str | None = None) -> None:
+        """Read again; with `node`, that one takes rows again.
+
+        Raises:
+            ControlError: there is no such node, or it cannot be paused by itself.
+            RuntimeClosedError: the run has ended.
+        """
         self._check_live("resume")
+        if node is not None:
+            self._control.resume_node(node)
+            return
         self._go(Running())
         self._may_read.set()
         self.worker.budget.wake_all()
@@ -240,9 +400,22 @@ class Run:
             WorkflowResumed(workflow_id=self.worker.workflow_id, execution_id=self.id, paused_s=paused_s)
         )
 
+    def set_limit(self, name: str, capacity: int) -> None:
+        """Change a limit of this run's workflow while it works; see `statistics()["limits"]` for the names.
+
+        Rows in work above a smaller bound run out by themselves. How many rows are inside at all is not
+        changed: that is `max_in_flight`.
+
+        Raises:
+            ControlError: there is no limit of that name, or `capacity` is less than 1.
+            RuntimeClosedError: the run has ended.
+        """
+        self._check_live("change its limits")
+        self._control.set_limit(name, capacity)
+
     async def drain(self) -> RunResult:
         """Read nothing more, finish what is in flight however long it takes, and end."""
-        self._begin_drain()
+        self.begin_drain()
         return await self.wait()
 
     async def stop(self, drain: timedelta | None = None) -> RunResult:
@@ -251,8 +424,8 @@ class Run:
         Abandoned records are not committed and emit nothing any more; the result says how many there were.
         """
         timeout = self.worker.graph.settings.drain_timeout if drain is None else drain
-        self._deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
-        self._begin_drain()
+        self._deadline = asyncio.get_running_loop().time() + seconds_of(timeout, "drain")
+        self.begin_drain()
         self._wake()
         return await self.wait()
 
@@ -262,10 +435,23 @@ class Run:
             self._ending.cancel(reason)
             self._sources.freeze()
             self._wake()
+            held_up = self._held_up()
+            if held_up is not None:
+                held_up.cancel()
+                await asyncio.wait({held_up})
         return await self.wait()
 
-    def _begin_drain(self) -> None:
+    def _held_up(self) -> asyncio.Task[Any] | None:
+        """What waits where no row is at work: the start of nodes and sinks, or a hook around the run."""
+        if self._main is None:
+            return self._starting if self._starting is not None and not self._starting.done() else None
+        in_hooks = self._up is not None and (self._driven or not self._up.done())
+        return self._main if in_hooks and not self._main.done() else None
+
+    def begin_drain(self) -> None:
+        """Read nothing more; what is in flight goes on, and then the run ends."""
         self._may_read.set()
+        self._control.resume_all()
         self._sources.drain()
 
     def on_end(self, tell: Callable[[], None]) -> None:
@@ -301,27 +487,35 @@ class Run:
 
     # --- the end --------------------------------------------------------------------------------------
 
-    def _conclude(self) -> RunResult:
-        """The final state, its event, the result: once."""
-        sources, ending = self._sources, self._ending
-        self._go(state_of(ending, sources.counts))
-        result = RunResult(
+    def _conclude(self, answer: RunResult | None = None) -> RunResult:
+        """The final state, its event, the result: once. `answer` is what hooks made of the result."""
+        result = self._outcome()
+        if answer is not None:
+            result = result.with_outputs(answer.outputs, answer.captured)
+        self._go(result.state)
+        self._publish(terminal_event(result, self._ending, read=self._sources.read))
+        return result
+
+    def _outcome(self) -> RunResult:
+        """What the run has come to."""
+        sources, ending, holds = self._sources, self._ending, self.holds
+        counts = {node_id: sources.counts.get(node_id, NodeCounts()) for node_id in self.worker.graph.nodes}
+        return RunResult(
             workflow_id=self.worker.workflow_id,
             execution_id=self.id,
-            state=self.state,
+            state=state_of(ending, sources.counts),
             errors=ending.errors(self.errors),
-            counts={
-                node_id: sources.counts.get(node_id, NodeCounts()) for node_id in self.worker.graph.nodes
-            },
+            counts=sources.declared(counts),
             records=sources.settled,
             handled=are_handled(ending, sources.counts),
+            dead_letters=sum(counts.dead_lettered for counts in sources.counts.values()),
             abandoned=sources.abandoned,
+            held=0 if holds is None else holds.left,
+            returned=0 if holds is None else holds.returned,
             started_at=self._started_at,
             ended_at=self.worker.services.clock(),
             cause=ending.cause,
         )
-        self._publish(terminal_event(result, ending, read=sources.read))
-        return result
 
     def _publish(self, event: ExecutionEvent) -> None:
         self.worker.services.bus.publish(event)
@@ -334,7 +528,7 @@ class Run:
                 execution_id=self.id,
                 name=graph.name,
                 mode="stream",
-                nodes=len(graph.nodes),
+                nodes=len(graph.nodes) - len(graph.returns),
             )
         )
 
@@ -342,6 +536,8 @@ class Run:
         """Live figures: tasks with their stages, limits, budget, sinks."""
         return {
             "state": self.state.name,
+            "paused_nodes": self._control.paused,
+            **({} if self.holds is None else {"holds": self.holds.statistics()}),
             "tasks": {name: task.statistics() for name, task in self.tasks.items()},
             **self.worker.statistics(),
         }

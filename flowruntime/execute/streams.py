@@ -4,8 +4,9 @@ Owns: preparing the workflow (a source for its open ports, an outcome stage behi
 outcomes, ending the run with its consumer.
 Does not own: the run, taking items (iterables), collecting values (flowruntime.operators.outcome).
 
-Always holds: every item taken from the iterable has exactly one outcome, unless the consumer leaves; at most
-`max_in_flight` items are on their way or finished and not consumed.
+Always holds: every item taken from the iterable has exactly one outcome, unless the consumer leaves; a stream
+that is cut short raises behind them; at most `max_in_flight` items are on their way or finished and not
+consumed.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from flowcore.errors import Problem, RunFailedError, ValidationFailedError
 from flowcore.frame import Opened
 from flowcore.policies import NodePolicies
+from flowcore.states import Cancelled
 from flowcore.workflow import Workflow
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
 from flowruntime.execute.iterables import IterableSource, NoConfig, Window
 from flowruntime.execute.replace import replaced
-from flowruntime.execute.result import StreamOutcome
+from flowruntime.execute.result import RunResult, StreamOutcome
 from flowruntime.operators.outcome import OUTCOME, Reached
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Starter(Protocol):
         sources: Mapping[str, Any] | None = None,
         captures: bool = False,
         on_settled: Callable[[Opened, Sequence[int]], None] | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> Run: ...
 
 
@@ -114,15 +117,22 @@ async def stream_items(
     order: Literal["input", "completion"],
     replace: Mapping[str, Any],
     write: bool,
+    attributes: Mapping[str, Any] | None = None,
 ) -> AsyncGenerator[StreamOutcome]:
     """See `FlowRuntime.stream`."""
     validated = replaced(runtime.validate(workflow, mode=_mode(workflow, runtime)), replace)
+    trial = not write and bool(validated.sources)
     fed, source = with_source(validated)
     graph, ends = with_outcomes(fed, write=write)
-    window = Window(graph.settings.max_in_flight or 4 * graph.settings.max_frame)
+    window = Window(graph.settings.max_in_flight or 4 * graph.tuning.max_frame)
     outcomes = Outcomes(ends, order)
     run = await runtime.start_prepared(
-        graph, workflow, sources={source: IterableSource(items, window)}, on_settled=outcomes.settled
+        graph,
+        workflow,
+        sources={source: IterableSource(items, window)},
+        captures=trial,  # of a pipeline whose sinks and dead letters are not written
+        on_settled=outcomes.settled,
+        attributes=attributes,
     )
 
     def ended() -> None:
@@ -134,16 +144,29 @@ async def stream_items(
         while (outcome := await outcomes.next()) is not None:
             yield outcome
             window.release()
-        result = await run.wait()
-        if not result.ok and result.cause is not None:
-            raise RunFailedError(
-                f"the stream of workflow {graph.name!r} stopped: {result.cause}; "
-                "set on_error: continue to get failed items as outcomes",
-                result=result,
-            ) from result.cause
+        _check_finished(graph.name, await run.wait())
     finally:
         if not outcomes.ended:
             await run.cancel("the stream's consumer has left")
+
+
+def _check_finished(name: str, result: RunResult) -> None:
+    """A stream that was cut short says so, after the outcomes of everything it had taken.
+
+    Raises:
+        RunFailedError: it was.
+    """
+    if isinstance(result.state, Cancelled):
+        raise RunFailedError(
+            f"the stream of workflow {name!r} was cancelled: {result.state.reason}", result=result
+        )
+    if result.cause is None:
+        return
+    stopped_by_item = any(counts.failed for counts in result.counts.values())
+    remedy = "; set on_error: continue to go on after an item that failed" if stopped_by_item else ""
+    raise RunFailedError(
+        f"the stream of workflow {name!r} stopped: {result.cause}{remedy}", result=result
+    ) from result.cause
 
 
 def _mode(workflow: Workflow, runtime: Starter) -> Literal["stream", "request"]:
@@ -166,7 +189,7 @@ def with_source(graph: ResolvedGraph) -> tuple[ResolvedGraph, str]:
     Raises:
         ValidationFailedError: there are several sources, or several nodes with open required ports.
     """
-    sources = [node_id for node_id, node in graph.nodes.items() if node.role == "source"]
+    sources = graph.sources
     if len(sources) == 1:
         return graph, sources[0]
     if sources:

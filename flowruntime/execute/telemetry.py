@@ -9,7 +9,7 @@ clock read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -21,12 +21,16 @@ from flowcore.events import (
     NodeFailed,
     NodeRetrying,
     NodeStarted,
+    RecordDeadLettered,
     StageProgress,
 )
 from flowcore.frame import Failure, Opened
 from flowruntime.execute.meter import StageMeter
+from flowruntime.substream.plain import description_of
 
 if TYPE_CHECKING:
+    from flowcore.dead_letters import DeadLetter
+    from flowcore.events import FailureHandling
     from flowruntime.events.bus import EventBus
     from flowruntime.operators.host import Caller
 
@@ -76,6 +80,7 @@ class RunTelemetry:
         if bus.wants(NodeStarted):
             bus.publish(
                 NodeStarted(
+                    at=now,
                     workflow_id=self.workflow_id,
                     execution_id=kernel.execution_id(opened, row),
                     task=kernel.task,
@@ -101,6 +106,7 @@ class RunTelemetry:
         if bus.active and bus.wants(NodeCompleted):
             bus.publish(
                 NodeCompleted(
+                    at=ended,
                     workflow_id=self.workflow_id,
                     execution_id=kernel.execution_id(opened, row),
                     task=kernel.task,
@@ -117,13 +123,22 @@ class RunTelemetry:
         definition = kernel.plan.graph.nodes[node].definition
         if value is UNSET or not isinstance(definition, NodeDefinition):
             return UNSET
+        if kernel.streams is not None:
+            value = description_of(value)  # whoever is told of a live stream must not take its items
         if not definition.structured_output:
             return {"out": value}
         ports = {port.name: getattr(value, port.name, UNSET) for port in definition.outputs}
         return {name: given for name, given in ports.items() if given is not UNSET}
 
     def node_failed(
-        self, kernel: Caller, node: str, opened: Opened, row: int, failure: Failure, started: float
+        self,
+        kernel: Caller,
+        node: str,
+        opened: Opened,
+        row: int,
+        failure: Failure,
+        started: float,
+        then: FailureHandling,
     ) -> None:
         bus = self.bus
         if bus.active and bus.wants(NodeFailed):
@@ -138,6 +153,27 @@ class RunTelemetry:
                     ended_at=now,
                     error=ErrorInfo.of(failure.error),
                     attempt=failure.attempts,
+                    then=then,
+                )
+            )
+
+    def dead_lettered(self, kernel: Caller, letters: Sequence[DeadLetter]) -> None:
+        """Letters of one failure are kept."""
+        bus = self.bus
+        if not bus.active or not bus.wants(RecordDeadLettered):
+            return
+        for letter in letters:
+            bus.publish(
+                RecordDeadLettered(
+                    workflow_id=self.workflow_id,
+                    execution_id=letter.execution_id,
+                    task=kernel.task,
+                    node=letter.node,
+                    letter_id=letter.id,
+                    error=letter.error,
+                    attempts=letter.attempts,
+                    source=letter.origin.source,
+                    partition=letter.origin.partition,
                 )
             )
 

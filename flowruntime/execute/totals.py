@@ -24,7 +24,17 @@ MOST_NODES: Final = 1_000
 
 OTHERS: Final = "(others)"
 
-OUTCOMES: Final = ("completed", "failed", "dropped", "unrouted", "retried", "cancelled")
+OUTCOMES: Final = (
+    "completed",
+    "failed",
+    "replaced",
+    "dropped",
+    "unrouted",
+    "retried",
+    "cancelled",
+    "dead_lettered",
+    "held",
+)
 
 
 class RowTotals:

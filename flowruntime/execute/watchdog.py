@@ -59,6 +59,10 @@ class Watchdog:
         if code is not None:
             self._codes.setdefault(code, node_id)
 
+    def forgive(self) -> None:
+        """What the loop did until now was the engine's own preparation: nobody needs to hear of it."""
+        self._beat = time.monotonic()
+
     def start(self) -> None:
         """Begin to watch the running loop."""
         self._loop = asyncio.get_running_loop()
@@ -100,8 +104,8 @@ class Watchdog:
             if frame is None or self._beat != beat:
                 continue
             node = self._node_on(frame)
-            if node is None and (blocked_s < OTHER_CODE_S or _waits_in_selector(frame)):
-                continue  # an import or compilation, or the loop sleeps: a virtual clock, a stopped process
+            if node is None and (blocked_s < OTHER_CODE_S or _waits_in_selector(frame) or _imports(frame)):
+                continue  # a compilation or import, or the loop sleeps: a virtual clock, a stopped process
             stack = "".join(traceback.format_stack(frame))
             self._blocked_since = beat
             self._found = (node, stack)
@@ -127,6 +131,16 @@ def _stack_of(thread: int) -> FrameType | None:
     """What another thread runs now; the documented way to it has an underscore in its name."""
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see above
     return frames.get(thread)
+
+
+def _imports(frame: FrameType) -> bool:
+    """A module is being loaded: once, and on a first start without its bytecode."""
+    here: FrameType | None = frame
+    while here is not None:
+        if here.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        here = here.f_back
+    return False
 
 
 def _waits_in_selector(frame: FrameType) -> bool:

@@ -10,10 +10,9 @@ Always holds: labels are closed sets, never ids; a fact is counted each time and
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -21,7 +20,9 @@ from flowruntime.telemetry.metrics import Metrics
 
 Report: TypeAlias = Callable[["Fact"], None]
 
-_log = logging.getLogger("flowrx")
+WARNING: Final = 30
+ERROR: Final = 40
+"""Levels of `logging`, which is imported when there is something to log."""
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     METRIC: ClassVar[str]
     HELP: ClassVar[str]
     LABELS: ClassVar[tuple[str, ...]] = ()
-    LEVEL: ClassVar[int] = logging.WARNING
+    LEVEL: ClassVar[int] = WARNING
     EVERY_S: ClassVar[float] = 60.0
 
     count: int = 1
@@ -50,7 +51,7 @@ class SubscriberFell(Fact, frozen=True, kw_only=True):
     METRIC: ClassVar[str] = "flow_subscribers_fell_total"
     HELP: ClassVar[str] = "Subscribers the event bus disconnected"
     LABELS: ClassVar[tuple[str, ...]] = ("cause",)
-    LEVEL: ClassVar[int] = logging.ERROR
+    LEVEL: ClassVar[int] = ERROR
     EVERY_S: ClassVar[float] = 0.0
 
     cause: str
@@ -104,4 +105,6 @@ class FactReporter:
             return
         left_out = f" ({last[1]} more like it since the last line)" if last is not None and last[1] else ""
         self._logged[key] = (now, 0)
-        _log.log(fact.LEVEL, "%s%s", fact.line(), left_out)
+        import logging
+
+        logging.getLogger("flowrx").log(fact.LEVEL, "%s%s", fact.line(), left_out)

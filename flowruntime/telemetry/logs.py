@@ -1,18 +1,21 @@
 """Log lines: one form for ours and everybody else's, secrets masked, on standard error.
 
-Owns: `configure_logging`.
-Does not own: what is logged. FlowRx logs through the standard library, under `flowrx`; an application that
-has its own logging set-up simply never calls this. structlog is imported when it is called, not before.
+Owns: `configure_logging`, `write_line`.
+Does not own: what is logged. The bus logs through the standard library, under `flowrx`; nodes and the engine
+through structlog, as `flow`. An application that has its own set-up simply never calls `configure_logging`.
+structlog is imported when a line is written, not before.
 
-Always holds: results go to standard output, so no log line does; what is masked is masked after the
-traceback was rendered, so it is in no traceback either. Calling twice leaves one handler, the second's.
+Always holds: results go to standard output, so no log line does, unless the application says so; what is
+masked is masked after the traceback was rendered, so it is in no traceback either. Calling twice leaves one
+handler, the second's.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 from flowcore.errors import ConfigError
@@ -25,6 +28,7 @@ LogFormat: TypeAlias = Literal["console", "json"]
 LogLevelName: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 _HANDLER = "flowrx"
+_LOGGER = "flow"
 
 
 def configure_logging(
@@ -64,7 +68,7 @@ def configure_logging(
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
                 _Masked(redactor or Redactor()),
-                _renderer(format, colours=target.isatty()),
+                _renderer(format, colours=_shows_colours(target)),
             ],
         )
     )
@@ -83,6 +87,30 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # a later call must reach loggers already in use
     )
+
+
+def write_line(message: str, level: LogLevelName, fields: Mapping[str, object]) -> None:
+    """Log a line of a node or the engine: by structlog where the application configured it, else on stderr.
+
+    Never raises: what cannot be logged must not fail the row it is about. Then standard error says so.
+    """
+    import structlog
+
+    try:
+        logger: Any = (
+            structlog.get_logger(_LOGGER)
+            if structlog.is_configured()
+            else structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
+        )
+        getattr(logger, level)(message, **fields)
+    except Exception as error:  # noqa: BLE001 - of the application's processors and handlers, or of a value
+        told = f"a log line could not be written: {type(error).__name__}; it was {message!r}"
+        sys.stderr.write(told.encode("ascii", "backslashreplace").decode() + "\n")
+
+
+def _shows_colours(target: TextIO) -> bool:
+    """Whether a terminal is written to that shows colours, and nobody asked for none (no-color.org)."""
+    return target.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class _Masked:

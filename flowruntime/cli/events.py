@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from flowcore.events import KINDS, ExecutionEvent, Gap
 from flowcore.findings import did_you_mean
 from flowruntime.cli.eventlines import json_line, pretty_line
 from flowruntime.cli.failures import UsageError
+from flowruntime.cli.parsing import Texts
+from flowruntime.cli.streams import print_json
 from flowruntime.events.record import RecordingReader
-
-Texts = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def events(
@@ -34,10 +32,13 @@ def events(
         format: pretty for people, jsonl for programs.
     """
     kinds = _kinds(kind or ())
-    line = json_line if format == "jsonl" else pretty_line
     for event in RecordingReader(file):
-        if _wanted(event, kinds, node or ()):
-            print(line(event))
+        if not _wanted(event, kinds, node or ()):
+            continue
+        if format == "jsonl":
+            print_json(json_line(event))
+        else:
+            print(pretty_line(event))
     return 0
 
 

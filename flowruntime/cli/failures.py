@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from flowcore.errors import BuildError, FlowError, Problem, ValidationFailedError
+from flowruntime.cli.streams import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,16 +33,16 @@ class UsageError(BuildError, ValueError):
 
 
 def exit_code_of(command: str, error: Exception) -> int | None:
-    """Say what went wrong and give the exit code; None for an error nobody foresaw."""
+    """Say what went wrong and give the exit code; None for an error nobody foresaw, or of standard output."""
     if isinstance(error, ValidationFailedError):
         print_problems(error.problems)
         return USAGE
     if isinstance(error, FlowError):
-        print(f"flow {command}: {error}", file=sys.stderr)
+        say(f"flow {command}: {error}")
         return USAGE if isinstance(error, BuildError) else FAILED
-    if isinstance(error, OSError):
-        where = f" {error.filename!r}" if error.filename is not None else ""
-        print(f"flow {command}:{where} {error.strerror or error}", file=sys.stderr)
+    if isinstance(error, OSError) and not isinstance(error, OutputError):
+        where = "" if error.filename is None else f" {error.filename!r}:"
+        say(f"flow {command}:{where} {error.strerror or error}")
         return FAILED
     return None
 
@@ -61,5 +62,9 @@ def print_problems(problems: Iterable[Problem], *, file: str | None = None, to_s
         text = str(problem)
         if problem.file is None and file is not None:
             text = f"{file}:{text}" if problem.line is not None else f"{file}: {text}"
-        print(f"warning: {text}" if warning else text, file=sys.stdout if to_stdout else sys.stderr)
+        line = f"warning: {text}" if warning else text
+        if to_stdout:
+            print(line)
+        else:
+            say(line)
     return errors

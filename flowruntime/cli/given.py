@@ -22,19 +22,20 @@ def read_input(text: str) -> Any:
     Raises:
         UsageError: it cannot be read or is no JSON.
     """
-    where = "--input"
-    if text.startswith("@"):
-        where = f"--input {text}"
-        text = _read(text[1:])
+    from_file = text.startswith("@")
+    where = f"--input {text}" if from_file else "--input"
+    if from_file:
+        text = _read(text[1:], where)
+    if not text.strip():
+        raise UsageError(f"{where} is empty; give a JSON value")
     try:
         data, _ = parse_json(text)
         return from_plain(data)
     except ValidationFailedError as fault:
         problem = fault.problems[0]
         line = "" if problem.line is None else f" line {problem.line}:"
-        raise UsageError(
-            f"{where} is no JSON:{line} {problem.message}; quote it for the shell: --input '{{...}}'"
-        ) from fault
+        remedy = "" if from_file else "; quote it for the shell: --input '{...}'"
+        raise UsageError(f"{where} is no JSON:{line} {problem.message}{remedy}") from fault
     except FlowError as fault:
         raise UsageError(f"{where}: {fault}") from fault
 
@@ -51,10 +52,23 @@ def as_inputs(graph: ResolvedGraph, given: Any) -> dict[str, Any]:
     return {name.removesuffix(f".{SOURCE_PORT}"): {SOURCE_PORT: value} for name, value in filled.items()}
 
 
-def _read(path: str) -> str:
+def _read(path: str, where: str) -> str:
+    if not path:
+        raise UsageError(f"{where} names no file; write @FILE, or @- for standard input")
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        raw = _standard_input() if path == "-" else Path(path).read_bytes()
     except FileNotFoundError as fault:
-        raise UsageError(f"--input @{path}: there is no such file") from fault
-    except (OSError, UnicodeDecodeError) as fault:
-        raise UsageError(f"--input @{path} cannot be read: {fault}") from fault
+        raise UsageError(f"{where}: there is no such file") from fault
+    except (OSError, ValueError) as fault:
+        raise UsageError(f"{where} cannot be read: {getattr(fault, 'strerror', None) or fault}") from fault
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        byte = f"byte {raw[fault.start]:#04x} at position {fault.start}"
+        raise UsageError(f"{where} is not UTF-8: {byte}; save it as UTF-8") from fault
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # what Python leaves of a closed one
+        raise ValueError("standard input is closed")
+    return sys.stdin.buffer.read()

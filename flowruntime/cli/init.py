@@ -17,11 +17,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from flowcore.errors import RunError
 from flowcore.ids import suggest_node_id
 from flowruntime.cli.failures import UsageError
-from flowruntime.cli.version import installed_version
+from flowruntime.installed import version as installed_version
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION: Final = re.compile(r"[0-9][A-Za-z0-9.+!-]*")
 _UNRELEASED: Final = "0"
 
@@ -35,7 +36,12 @@ _FILES: Final = {
     "README.md.txt": "README.md",
     "Dockerfile.txt": "Dockerfile",
     "gitignore.txt": ".gitignore",
+    "dockerignore.txt": ".dockerignore",
 }
+
+
+class ProjectNotMadeError(RunError):
+    """The folder of a new project cannot be written."""
 
 
 def init(name: str, /) -> int:
@@ -52,7 +58,13 @@ def init(name: str, /) -> int:
         "%%IMAGE%%": target.name.lower(),
         "%%VERSION%%": _version(),
     }
-    written = _write(target, words)
+    try:
+        written = _write(target, words)
+    except OSError as fault:
+        place = f" ({fault.filename!r})" if fault.filename is not None else ""
+        raise ProjectNotMadeError(
+            f"cannot make {str(target)!r}: {fault.strerror or fault}{place}; nothing was written there"
+        ) from fault
     print(f"{name}: {len(written)} files")
     print("\n".join(f"  {path}" for path in written))
     print(f"\nnext: cd {name} && flow run {words['%%PACKAGE%%']}.yaml")
@@ -61,10 +73,13 @@ def init(name: str, /) -> int:
 
 def _check(target: Path) -> None:
     name = target.name
+    if name in ("", ".", ".."):
+        raise UsageError(f"{str(target)!r} names no new folder; give the name of one: flow init shop")
     if not _NAME.fullmatch(name):
+        suggested = suggest_node_id(name).strip("_")[:32]
+        remedy = f"; try {suggested!r}" if _NAME.fullmatch(suggested) else ""
         raise UsageError(
-            f"{name!r} cannot name a project: a letter, then letters, digits, '_' or '-';"
-            f" try {suggest_node_id(name)!r}"
+            f"{name!r} cannot name a project: a letter, then at most 63 letters, digits, '_' or '-'{remedy}"
         )
     package = _package(name)
     if keyword.iskeyword(package) or importlib.util.find_spec(package) is not None:

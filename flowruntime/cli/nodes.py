@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
-
-from cyclopts import Parameter
+from typing import Any, cast
 
 from flowcore.errors import BuildError
+from flowcore.workflow import WORKFLOW_TYPE
+from flowruntime.cli.failures import say
+from flowruntime.cli.parsing import Flag, Texts
 from flowruntime.cli.project import project_of
+from flowruntime.cli.streams import print_json
 from flowruntime.cli.tables import table
 from flowruntime.registry import Registry
 
-Texts = Annotated[list[str] | None, Parameter(negative="")]
+_NESTED = """\
+workflow  (a workflow as a node)
+
+Its open input ports are ports of the node; its outputs are its nodes, `out` the one nothing inside follows.
+
+Configuration
+  file      text     a workflow file, relative to the one that names it; or
+  workflow  mapping  the workflow itself
+  params    mapping  values for its params"""
 
 
 def nodes(
@@ -23,28 +32,36 @@ def nodes(
     /,
     *,
     nodes: Texts = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """List node types by category; with TYPE show its ports, configuration, policies and description.
 
     Args:
-        type: such as text.clean.
+        type: such as text.clean; a category such as text lists its types.
         nodes: module of node types; repeat for more. Those of flow.toml are known anyway.
         json: print metadata as JSON.
     """
     registry = Registry(project_of(Path.cwd()).import_nodes(nodes or ()))
-    if type is None:
-        _print_all(registry, as_json=json)
+    names = registry.types()
+    within = [name for name in names if type is not None and name.startswith(f"{type}.")]
+    if type is None or (within and type not in names):
+        _print_all(registry, within or names, as_json=json)
+        return 0
+    if type == WORKFLOW_TYPE:
+        print(_NESTED)
         return 0
     metadata = registry.factory(type).metadata()
-    print(_json(metadata) if json else _one(metadata))
+    if json:
+        print_json(_json(metadata))
+    else:
+        print(_one(metadata))
     return 0
 
 
-def _print_all(registry: Registry, *, as_json: bool) -> None:
-    """All types; one whose module cannot be imported (an extra is missing) is listed with the reason."""
+def _print_all(registry: Registry, names: Sequence[str], *, as_json: bool) -> None:
+    """Types; one whose module cannot be imported (an extra is missing) is listed with the reason."""
     found: list[Mapping[str, Any]] = []
-    for name in registry.types():
+    for name in names:
         try:
             found.append(registry.factory(name).metadata())
         except BuildError as fault:
@@ -53,7 +70,7 @@ def _print_all(registry: Registry, *, as_json: bool) -> None:
                 {"type": name, "category": category, "kind": "-", "description": f"unusable: {fault}"}
             )
     if as_json:
-        print(_json(found))
+        print_json(_json(found))
         return
     categories = sorted({str(each["category"]) for each in found})
     parts: list[str] = []
@@ -65,7 +82,8 @@ def _print_all(registry: Registry, *, as_json: bool) -> None:
         ]
         parts.append(f"{category}\n{table(rows, indent='  ')}")
     print("\n".join(parts))
-    print(f"\n{len(found)} types; `flow nodes TYPE` shows one in full", file=sys.stderr)
+    counted = f"{len(found)} type{'' if len(found) == 1 else 's'}"
+    say(f"\n{counted}; `flow nodes TYPE` shows one in full")
 
 
 def _one(metadata: Mapping[str, Any]) -> str:
@@ -73,9 +91,11 @@ def _one(metadata: Mapping[str, Any]) -> str:
     coroutine = ", waits" if metadata.get("async") else ""
     offload = f", runs in a {metadata['offload']}" if metadata.get("offload") else ""
     sections = [f"{metadata['type']}  ({kind}{coroutine}{offload})", str(metadata["description"])]
-    for title, ports in (("Inputs", metadata["inputs"]), ("Outputs", metadata["outputs"])):
-        if ports:
-            sections.append(f"{title}\n{_ports(ports)}")
+    if metadata["inputs"]:
+        sections.append(f"Inputs\n{_ports(metadata['inputs'])}")
+    if metadata["outputs"]:
+        rows = [[port["name"], port["type"]] for port in metadata["outputs"]]
+        sections.append(f"Outputs\n{table(rows, indent='  ')}")
     config = _fields(metadata["config"])
     sections.append(f"Configuration\n{config}" if config else "Configuration: none")
     policies = cast("Mapping[str, Any]", metadata.get("policies") or {})

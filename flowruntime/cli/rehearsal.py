@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flowcore.errors import FlowError, Problem, SecretNotFoundError, ValidationFailedError
 from flowcore.findings import path_text
 from flowcore.values import SecretRef
+from flowruntime.cli.failures import say
 from flowruntime.cli.given import as_inputs
 from flowruntime.cli.planning import planned
 from flowruntime.compile.description import describe
@@ -39,12 +40,12 @@ def rehearse(target: Target, *, given: Any, as_request: bool) -> int:
         request_inputs(graph, as_inputs(graph, given))
         plan = lower(graph, mode="request")
     else:
-        plan = planned(target.workflow, target.registry())
+        plan = planned(target.workflow, target.registry(), to_run=True)
     problems = list(_problems(plan.graph, target.file))
     if problems:
         raise ValidationFailedError(problems)
     sys.stdout.write(explain(describe(plan)))
-    print("dry run: nothing was read, run or written", file=sys.stderr)
+    say("dry run: nothing was read, run or written")
     return 0
 
 
@@ -58,6 +59,13 @@ def _problems(graph: ResolvedGraph, file: str) -> Iterator[Problem]:
                 yield Problem(path=path_text(path), message=str(fault), line=node.line, file=file)
         if node.role in ("source", "sink"):
             yield from _connector(node, file)
+    place = graph.dead_letter
+    if place is not None:  # a store was made of it when it was validated
+        for path, name in _secrets(place.raw_config, ("settings", "dead_letter", "config")):
+            try:
+                secrets.resolve(name)
+            except SecretNotFoundError as fault:
+                yield Problem(path=path_text(path), message=str(fault), file=file)
 
 
 def _connector(node: ResolvedNode, file: str) -> Iterator[Problem]:

@@ -10,35 +10,42 @@ import asyncio
 import io
 import sys
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import msgspec
-from cyclopts import Parameter
 
+from flowcore.profiles import ProfileName
 from flowcore.settings import Delivery
 from flowruntime.cli.failures import UsageError, print_problems, say
 from flowruntime.cli.given import read_input
+from flowruntime.cli.parsing import Count, Flag, Texts
 from flowruntime.cli.planning import has_source
-from flowruntime.cli.signals import Interrupts
+from flowruntime.cli.resume import store_of
+from flowruntime.cli.signals import INTERRUPTED, Interrupts, leave_soon
+from flowruntime.cli.streams import print_json
 from flowruntime.cli.summary import (
-    INTERRUPTED,
+    ends_of,
     exit_code,
     request_summary,
     result_json,
+    say_waits,
     spoken_for,
     stream_summary,
 )
 from flowruntime.cli.target import Target, load_target
 
 if TYPE_CHECKING:
+    from flowruntime.cli.display import Display
+    from flowruntime.cli.progress import ModelTotals
     from flowruntime.compile.resolved import ResolvedGraph
     from flowruntime.execute.result import RunResult
     from flowruntime.runtime import FlowRuntime
 
-Texts = Annotated[list[str] | None, Parameter(negative="")]
-Flag = Annotated[bool, Parameter(negative="")]
 Shown = Literal["pretty", "jsonl", "none"]
 LogFormat = Literal["console", "json"]
+
+_RECORDED_AHEAD = 65_536
+"""Events `--record` may be behind the run, which waits for it: some 20 MiB."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,12 +66,13 @@ def run(  # noqa: PLR0913 - one keyword per option
     input: str | None = None,
     param: Texts = None,
     set: Texts = None,
-    limit: int | None = None,
+    limit: Count = None,
     dry_run: Flag = False,
     events: Shown = "none",
     record: str | None = None,
     log_format: LogFormat = "console",
     delivery: Delivery | None = None,
+    profile: ProfileName | None = None,
     write: Flag = False,
     fresh: Flag = False,
     nodes: Texts = None,
@@ -76,7 +84,8 @@ def run(  # noqa: PLR0913 - one keyword per option
     not where the workflow itself writes there). Everything else goes to standard error. The first SIGINT or
     SIGTERM finishes what is in flight, the second aborts.
 
-    Exit code 0 all succeeded, 1 failed or partial, 2 usage or validation, 130 a drain cut short.
+    Exit code 0 all succeeded or it waits for an answer, 1 failed or partial, 2 usage or validation, 130 a
+    drain cut short.
 
     Args:
         file: workflow file, or module:workflow.
@@ -89,13 +98,21 @@ def run(  # noqa: PLR0913 - one keyword per option
         record: write all events to this new file; see flow events.
         log_format: form of log lines.
         delivery: what a crash may do to a record, instead of what the workflow says.
+        profile: what the workflow is to be good at, instead of what it says; see flow plan.
         write: let the sinks of a request write although its record was given.
         fresh: ignore saved positions.
         nodes: module of node types; repeat for more.
         full: print the whole result of a request: outputs, times and counts of every node.
     """
     _check(input, limit, write=write, fresh=fresh)
-    target = load_target(file, nodes=nodes or (), params=param or (), overrides=set or (), delivery=delivery)
+    target = load_target(
+        file,
+        nodes=nodes or (),
+        params=param or (),
+        overrides=set or (),
+        delivery=delivery,
+        profile=profile,
+    )
     options = Options(events=events, record=record, limit=limit, fresh=fresh, write=write, full=full)
     given = None if input is None else read_input(input)
     if dry_run:
@@ -107,8 +124,6 @@ def run(  # noqa: PLR0913 - one keyword per option
 
 
 def _check(input: str | None, limit: int | None, *, write: bool, fresh: bool) -> None:
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit takes a number of records, at least 1, got {limit}")
     if input is not None and (limit is not None or fresh):
         raise UsageError("--limit and --fresh are for streams; with --input one record is run")
     if input is None and write:
@@ -144,6 +159,9 @@ async def _run(target: Target, options: Options, given: Any, *, as_request: bool
             roots=project.roots,
             allow_private_networks=project.allow_private_networks,
             allowed_hosts=project.allowed_hosts,
+            prices=project.prices,
+            store=store_of(project, None),
+            middleware=project.import_middleware(),
         ) as runtime,
         AsyncExitStack() as stack,
     ):
@@ -169,8 +187,8 @@ async def _watch(runtime: FlowRuntime, target: Target, options: Options, stack: 
     if options.record is not None:
         import time
 
-        from flowruntime.cli.version import installed_version
         from flowruntime.events.record import Recording
+        from flowruntime.installed import version as installed_version
 
         recording = Recording(
             runtime.events,
@@ -178,6 +196,7 @@ async def _watch(runtime: FlowRuntime, target: Target, options: Options, stack: 
             workflow=target.workflow.name,
             flowrx=installed_version(),
             started_at=time.time(),
+            buffer=_RECORDED_AHEAD,
         )
         await stack.enter_async_context(recording)
 
@@ -188,7 +207,12 @@ async def _request(
     from flowruntime.cli.given import as_inputs
 
     inputs = as_inputs(graph, given)
-    work = asyncio.ensure_future(runtime.execute(target.workflow, inputs, write=options.write))
+    execution_id = runtime.new_id()
+    if graph.waits:
+        say(f"execution {execution_id}, kept in {runtime.store.url} once it has begun")
+    work = asyncio.ensure_future(
+        runtime.execute(target.workflow, inputs, write=options.write, execution_id=execution_id)
+    )
 
     async def finish() -> None:
         await asyncio.wait([work])
@@ -203,8 +227,11 @@ async def _request(
     result = work.result()
     if options.events != "jsonl" and (sys.stderr.isatty() or not result.ok):
         say(request_summary(result))
+    if result.letters and not result.dead_letters:
+        say(f"{len(result.letters)} dead letters were not written, as sinks were not; --write writes both")
+    say_waits(result)
     _print_result(result, graph, options, as_request=True)
-    return exit_code(result, interrupted=interrupts.count > 0)
+    return _code_of(result, interrupts)
 
 
 async def _stream(runtime: FlowRuntime, target: Target, options: Options, graph: ResolvedGraph) -> int:
@@ -221,19 +248,32 @@ async def _stream(runtime: FlowRuntime, target: Target, options: Options, graph:
 
     async with AsyncExitStack() as stack:
         interrupts = await stack.enter_async_context(Interrupts(drain=drain, abort=abort))
+        models: ModelTotals | None = None
         if options.events == "none":
-            stack.push_async_callback(_display(runtime, graph).stop)
+            display = _display(runtime, graph)
+            models = display.models
+            stack.push_async_callback(display.stop)
         await asyncio.wait([started])
         if started.cancelled():
             return INTERRUPTED
         result = await started.result().wait()
     if options.events != "jsonl":
         say(stream_summary(result))
+        if models is not None and models.matter:
+            say(str(models))
     _print_result(result, graph, options, as_request=False)
-    return exit_code(result, interrupted=interrupts.count > 0)
+    return _code_of(result, interrupts)
 
 
-def _display(runtime: FlowRuntime, graph: ResolvedGraph) -> Any:
+def _code_of(result: RunResult, interrupts: Interrupts) -> int:
+    """The exit code; after a signal the process ends with it, whatever does not end in it."""
+    code = exit_code(result, interrupted=interrupts.count > 0)
+    if interrupts.count:
+        leave_soon(code)
+    return code
+
+
+def _display(runtime: FlowRuntime, graph: ResolvedGraph) -> Display:
     from flowruntime.cli.display import Display
     from flowruntime.cli.progress import Progress
 
@@ -247,6 +287,4 @@ def _print_result(result: RunResult, graph: ResolvedGraph, options: Options, *, 
     if spoken_for(graph) and (not as_request or not result.captured):
         return
     if as_request or not sys.stdout.isatty():
-        senders = {connection.from_node for connection in graph.connections if connection.kind != "error"}
-        ends = [node_id for node_id in graph.nodes if node_id not in senders]
-        print(result_json(result, ends if as_request and not options.full else None))
+        print_json(result_json(result, ends_of(graph) if as_request and not options.full else None))

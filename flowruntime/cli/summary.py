@@ -10,32 +10,65 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flowcore.event_codec import plain_payload
-from flowcore.states import Cancelled, Failed
+from flowcore.states import Cancelled, Failed, Paused
 from flowruntime.cli.eventlines import seconds
-from flowruntime.cli.failures import FAILED
+from flowruntime.cli.failures import FAILED, say
+from flowruntime.cli.signals import INTERRUPTED
 from flowruntime.cli.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from flowruntime.compile.resolved import ResolvedGraph
     from flowruntime.execute.result import RunResult
 
-INTERRUPTED: Final = 130
-
-_COUNTS: Final = ("completed", "failed", "handled", "dropped", "unrouted", "retried", "cancelled")
+_COUNTS: Final = (
+    "completed", "failed", "handled", "replaced", "dead_lettered", "held", "dropped", "unrouted", "retried",
+    "cancelled",
+)  # fmt: skip
 _ALWAYS: Final = ("completed", "failed")
 _ERRORS_SHOWN: Final = 3
+_ARTICLES: Final = {
+    "approval": "an approval", "form": "a form", "signal": "a signal", "delay": "its time",
+}  # fmt: skip
 _SIMPLE_LIST: Final = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")
 
 
 def exit_code(result: RunResult, *, interrupted: bool) -> int:
-    """0 all succeeded or every failure was handled, 130 a drain cut short, else 1."""
+    """0 all succeeded, every failure was handled, or it waits; 130 a drain cut short; else 1."""
     if interrupted and isinstance(result.state, Cancelled):
         return INTERRUPTED
-    return 0 if result.ok or result.handled else FAILED
+    waits = result.waits or (isinstance(result.state, Paused) and result.held)
+    return 0 if result.ok or result.handled or waits else FAILED
+
+
+def ends_of(graph: ResolvedGraph) -> list[str]:
+    """The nodes nothing follows, but for what takes their failures."""
+    senders = {connection.from_node for connection in graph.connections if connection.kind != "error"}
+    return [node_id for node_id in graph.nodes if node_id not in senders]
+
+
+def say_waits(result: RunResult) -> None:
+    """What a paused request waits for, and the command that goes on, on standard error."""
+    several = len(result.waits) > 1
+    for wait in result.waits:
+        until = "" if wait.expires_at is None else f", until {moment(wait.expires_at)}"
+        title = f" {wait.title!r}" if wait.title else ""
+        which = f" --wait {wait.id}" if several else ""
+        answer = "true" if wait.wait_kind == "approval" else "JSON"
+        say(
+            f"paused: {wait.node} waits for {_ARTICLES[wait.wait_kind]}{title}{until}\n"
+            f"  flow resume {result.execution_id}{which} --input {answer}"
+        )
+
+
+def moment(at: float) -> str:
+    """A time as people read it, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def result_json(result: RunResult, ends: Collection[str] | None = None) -> str:
@@ -62,7 +95,7 @@ def _brief(whole: dict[str, Any], ends: Collection[str]) -> dict[str, Any]:
     }
     brief = {key: whole[key] for key in ("workflow_id", "execution_id", "state", "ok", "duration_s")}
     brief["outputs"] = {node: found for node, found in whole["outputs"].items() if node in ends}
-    brief |= {key: whole[key] for key in ("captured", "errors") if whole[key]}
+    brief |= {key: whole[key] for key in ("captured", "errors", "waits") if whole.get(key)}
     return brief | ({"outcomes": unfinished} if unfinished else {})
 
 
@@ -82,6 +115,7 @@ def stream_summary(result: RunResult) -> str:
         table(rows, numbers=numbers),
         *_errors(result),
         f"{_state(result)}: {result.records:,} records in {seconds(duration)}{rate}{_left(result)}",
+        *_held(result),
     ]
     return "\n".join(lines)
 
@@ -106,6 +140,8 @@ def _state(result: RunResult) -> str:
     state = result.state
     if isinstance(state, Cancelled):
         return f"{state.name} ({state.reason})"
+    if isinstance(state, Paused):
+        return f"{state.name} ({state.reason})"
     if isinstance(state, Failed) and result.cause is not None:
         return f"{state.name} ({_one_line(result.cause)})"
     return f"{state.name}, every failure was handled" if result.handled else state.name
@@ -115,6 +151,20 @@ def _left(result: RunResult) -> str:
     return (
         f"; {result.abandoned:,} records were left unfinished and not committed" if result.abandoned else ""
     )
+
+
+def _held(result: RunResult) -> list[str]:
+    """Rows that came back, and rows that wait, with the commands that answer them."""
+    lines: list[str] = []
+    if result.returned:
+        which = "1 row" if result.returned == 1 else f"{result.returned:,} rows"
+        lines.append(f"{which} that had waited came back")
+    if result.held:
+        which = "1 row waits" if result.held == 1 else f"{result.held:,} rows wait"
+        lines.append(
+            f"{which}, stored until the next run; `flow waits` lists what for, `flow resume ID` answers"
+        )
+    return lines
 
 
 def _errors(result: RunResult) -> list[str]:

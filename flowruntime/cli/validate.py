@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from flowcore.errors import ValidationFailedError
 from flowruntime.cli.failures import USAGE, print_problems
+from flowruntime.cli.parsing import Texts
 from flowruntime.cli.planning import planned
 from flowruntime.cli.target import load_target
-
-Texts = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def validate(file: str, /, *, param: Texts = None, nodes: Texts = None) -> int:

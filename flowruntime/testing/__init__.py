@@ -9,6 +9,7 @@ from flowruntime.testing.contexts import (
     StandaloneSourceContext,
     VirtualTime,
 )
+from flowruntime.testing.letters import CollectedLetters
 from flowruntime.testing.marbles import assert_marbles
 from flowruntime.testing.recorder import EventRecorder, recorded
 from flowruntime.testing.running import WorkflowRun, run_workflow
@@ -34,6 +35,7 @@ from flowruntime.testing.virtual import (
 __all__ = [
     "CRASH",
     "END",
+    "CollectedLetters",
     "CollectedSink",
     "DeadlockError",
     "Emitted",

@@ -12,14 +12,25 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from flowcore.context import HttpClient, HttpRequest, HttpResponse, LogLevel
-from flowcore.errors import ContractError, PathRefusedError, SecretNotFoundError
+from flowcore.context import HttpClient, HttpRequest, HttpResponse, HttpStream, LogLevel, OnClose
+from flowcore.errors import ContractError, PathRefusedError, SecretNotFoundError, ValidationFailedError
+from flowcore.llm.calls import Models
+from flowcore.llm.provider import ProviderFactory
+from flowcore.llm.tools import BoundTool, ToolSpec
 from flowcore.values import Secret
+from flowcore.waits import WaitRequest, check_request, problems_of
+from flowruntime.options import seconds_of
+from flowruntime.substream.live import LiveStream
+from flowruntime.substream.production import Production
+from flowruntime.testing.models import DirectModels
+
+T = TypeVar("T")
 
 EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -65,7 +76,7 @@ class VirtualTime:
     async def sleep(self, delay: timedelta) -> None:
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
-        due = self._elapsed_s + max(0.0, delay.total_seconds())
+        due = self._elapsed_s + seconds_of(delay, "sleep")
         heapq.heappush(self._sleepers, (due, next(self._order), woken))
         if self._moving is not loop:
             self._moving = loop
@@ -88,10 +99,17 @@ class NoHttp:
     """An `HttpClient` that refuses: the test gave no other."""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        raise ContractError(
-            f"the node sent {request.method} {request.url} and the context has no http client; pass http=...",
-            url=request.url,
-        )
+        raise _no_client(request)
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream]:
+        raise _no_client(request)
+
+
+def _no_client(request: HttpRequest) -> ContractError:
+    return ContractError(
+        f"the node sent {request.method} {request.url} and the context has no http client; pass http=...",
+        url=request.url,
+    )
 
 
 class _State:
@@ -162,7 +180,15 @@ class StandaloneNodeContext(_Standalone):
         event_time: datetime | None = None,
         record: object = None,
         timeout: timedelta | None = None,
+        answers: Sequence[Any] = (),
+        tools: Sequence[BoundTool] = (),
+        providers: Mapping[str, ProviderFactory] | None = None,
+        models: Models | None = None,
     ) -> None:
+        """`answers`: what `wait` gives, one after the other; an exception among them is raised.
+
+        `providers`: of models, by name, called straight; or `models`, what `ctx.models` is.
+        """
         super().__init__(node_id=node_id, workflow_id=workflow_id, time=time, secrets=secrets, http=http)
         self.execution_id = execution_id
         self.mode: Literal["request", "stream"] = "stream"
@@ -173,6 +199,64 @@ class StandaloneNodeContext(_Standalone):
         self.event_time = event_time
         self.record = record
         self.deadline = None if timeout is None else self.monotonic() + timeout.total_seconds()
+        direct = DirectModels(providers or {}, self, lambda: self.now().timestamp())
+        self.models: Models = direct if models is None else models
+        self.model_calls = direct.calls
+        """What the node has asked of `providers`."""
+        self.answers = list(answers)
+        self._tools = list(tools)
+        self.waits: list[WaitRequest] = []
+        """What the node has asked."""
+        self.streams: list[LiveStream[Any]] = []
+        """Those the node has made; nothing but their reader, or `cancel()`, ends them here."""
+
+    def tools(self, specs: Sequence[ToolSpec]) -> Sequence[BoundTool]:
+        """The test's tools, whatever is asked for: nothing here runs nodes and workflows."""
+        del specs
+        return self._tools
+
+    async def wait(self, request: WaitRequest) -> Any:
+        """The next of `answers`, checked as a real one is.
+
+        Raises:
+            ContractError: the request makes no sense, or the test gave no answer to it.
+            ValidationFailedError: the answer is not what was asked for.
+        """
+        check_request(request, self.node_id)
+        self.waits.append(request)
+        if not self.answers:
+            raise ContractError(
+                f"node {self.node_id!r} waits for {request.title or request.kind!r} and the test gave no "
+                "answer to it; pass answers=[...]",
+                node=self.node_id,
+            )
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        found = problems_of(answer, request.kind, request.schema)
+        if found:
+            raise ValidationFailedError(found, what="the answer of the test")
+        return answer
+
+    def stream(
+        self, items: AsyncIterable[T], *, row: int = 0, capacity: int = 64, on_close: OnClose | None = None
+    ) -> LiveStream[T]:
+        """A live Stream that belongs to no row, `row` being for nodes that take a BatchContext.
+
+        What its clean-up fails with is in `logs`.
+        """
+        del row
+        made = LiveStream(
+            Production(
+                items,
+                node_id=self.node_id,
+                capacity=capacity,
+                on_close=on_close,
+                report=lambda fault: self.log(f"node {self.node_id!r} {fault}", level="error"),
+            )
+        )
+        self.streams.append(made)
+        return made
 
 
 class _Connecting(_Standalone):

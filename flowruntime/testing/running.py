@@ -2,8 +2,8 @@
 
 Owns: `run_workflow`, `WorkflowRun`. Does not own: the runtime, or virtual time (flowruntime.testing.virtual).
 
-Always holds: no declared source is read and no declared sink is written; the workflow's own object is not
-changed.
+Always holds: no declared source is read, no declared sink and no dead letter is written; the workflow's own
+object is not changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from flowcore.connector import Source
+from flowcore.dead_letters import DeadLetter
 from flowcore.errors import DefinitionError
 from flowcore.findings import did_you_mean
 from flowcore.policies import NodePolicies
@@ -26,6 +27,7 @@ from flowruntime.execute.result import RunResult
 from flowruntime.execute.streams import with_source
 from flowruntime.runtime import FlowRuntime
 from flowruntime.testing.collected import CollectedConfig, CollectedSink, collected
+from flowruntime.testing.letters import CollectedLetters
 from flowruntime.testing.recorder import EventRecorder, recorded
 from flowruntime.testing.scripted import scripted
 from flowruntime.testing.virtual import wall_clock
@@ -41,6 +43,8 @@ class WorkflowRun:
     sinks: dict[str, CollectedSink]
     """By sink; a node nothing follows has one under its id (`id.port` for ports other than `out`)."""
     events: EventRecorder
+    letters: list[DeadLetter]
+    """Dead letters, where the workflow has a place for them; that is not written either."""
 
     @property
     def received(self) -> dict[str, list[Any]]:
@@ -93,6 +97,7 @@ async def run_workflow(
         rt = runtime or await stack.enter_async_context(_runtime(nodes))
         graph, sources = _with_sources(rt, workflow, source)
         graph, kept = with_collected(replaced(graph, replace or {}), sinks or {})
+        graph, letters = with_letters(graph)
         with recorded(rt.events) as events:
             run = await rt.start_prepared(graph, workflow, sources=sources, limit=limit)
             try:
@@ -100,7 +105,7 @@ async def run_workflow(
             except BaseException:
                 await run.cancel("the test has left")
                 raise
-        return WorkflowRun(result, kept, events)
+        return WorkflowRun(result, kept, events, letters.letters)
 
 
 @contextlib.asynccontextmanager
@@ -162,6 +167,15 @@ def with_collected(
                 ResolvedConnection(len(connections), node_id, port.name, (), sink_id, "value", "data")
             )
     return dataclasses.replace(graph, nodes=nodes, connections=tuple(connections)), kept
+
+
+def with_letters(graph: ResolvedGraph) -> tuple[ResolvedGraph, CollectedLetters]:
+    """The graph with collected dead letters in the place of its own, if it has one."""
+    letters = CollectedLetters()
+    if graph.dead_letter is None:
+        return graph, letters
+    place = dataclasses.replace(graph.dead_letter, make=lambda: letters)
+    return dataclasses.replace(graph, dead_letter=place), letters
 
 
 def _definition(sink: CollectedSink) -> Any:

@@ -9,6 +9,7 @@ emission.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +29,13 @@ from flowruntime.execute.execution import Execution
 from flowruntime.execute.paths import PathGuard
 from flowruntime.execute.secrets import SecretStore
 from flowruntime.execute.worker import Worker
+from flowruntime.models.gateway import Gateway
 from flowruntime.operators.base import StageOperator
 from flowruntime.operators.kernel import Kernel
 from flowruntime.registry import Registry
+from flowruntime.resilience.resources import Resources
 from flowruntime.testing.contexts import NoHttp
-from flowruntime.testing.running import with_collected
+from flowruntime.testing.running import with_collected, with_letters
 from flowruntime.testing.virtual import wall_clock
 
 Item = Frame[Any] | Signal
@@ -87,17 +90,26 @@ class Bench:
         """Each signal, and how many rows had been fed before it."""
         self.in_flight = 0
         self._quiet = asyncio.Event()
+        self._models: Gateway | None = None
 
     async def __aenter__(self) -> Self:
         graph, self.sinks = with_collected(validate(self.workflow, Registry(), mode="stream"), {})
+        graph, self.letters = with_letters(graph)
         self.source = next(node_id for node_id, node in graph.nodes.items() if node.role == "source")
         plan = lower(graph, mode="stream", sources=[self.source])
         clock = wall_clock()
         self.bus = EventBus(clock=clock)
-        services = Services(
-            bus=self.bus, clock=clock, http=NoHttp, secrets=SecretStore({}), paths=PathGuard(()), log=_log
+        services = self._services = Services(
+            bus=self.bus,
+            clock=clock,
+            http=NoHttp,
+            secrets=SecretStore({}),
+            paths=PathGuard(()),
+            models=self._gateway,
+            log=_log,
+            new_id=map("letter {}".format, itertools.count()).__next__,
         )
-        self.worker = Worker(graph, services, {}, graph.name, captures=False, seed=0)
+        self.worker = Worker(graph, services, {}, Resources(self.bus), graph.name, captures=False, seed=0)
         await self.worker.start()
         self.kernel = Kernel(plan, self.worker, self, recording=self.recording, task="bench/0")
         self.chain = Chain(Program(plan), self.kernel, self.worker)
@@ -109,9 +121,16 @@ class Bench:
         self.scope = plan.entries[0].scope
         return self
 
+    def _gateway(self) -> Gateway:
+        if self._models is None:
+            self._models = Gateway(self._services, folder=None, factories={}, prices={}, seed=0)
+        return self._models
+
     async def __aexit__(self, *_: object) -> None:
         self.chain.close()
         await self.worker.aclose()
+        if self._models is not None:
+            await self._models.aclose()
         await self.bus.aclose()
 
     @property
@@ -162,6 +181,11 @@ class Bench:
         self.in_flight -= len(rows)
         if self.in_flight == 0:
             self._quiet.set()
+
+    def again(self, failure: Failure, opened: Opened, row: int) -> bool:
+        """A bench has no policies that retry a workflow."""
+        del failure, opened, row
+        return False
 
     def stop(self, failure: Failure, opened: Opened, row: int) -> None:
         del opened, row

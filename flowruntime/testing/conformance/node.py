@@ -1,6 +1,7 @@
 """What every node must do, as tests a node's author inherits.
 
-Owns: `NodeConformance`, `NodeSubject`, and `call_node`, which runs a node of any kind for one row.
+Owns: `NodeConformance`, `NodeSubject`, `NodeExample`, `StreamOf`, and `call_node`, which runs a node of any
+kind for one row.
 Does not own: what is special about one node; its author tests that.
 
 Always holds: the tests need no plugin, no network and no real waiting.
@@ -18,7 +19,7 @@ import copy
 import importlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -29,7 +30,7 @@ from msgspec import UNSET
 from flowcore.definition import NodeDefinition
 from flowcore.errors import ConfigError, FlowError
 from flowcore.node import definition_of
-from flowcore.values import Json, same_value
+from flowcore.values import Json, Stream, same_value, streams_in
 from flowruntime.factories import DefinitionFactory
 from flowruntime.testing.contexts import StandaloneNodeContext
 
@@ -37,8 +38,26 @@ _ODD: list[object] = [
     None, True, 0, -7, 2**70, 1.5, float("nan"), float("inf"), "", "text", "\ud800", "\x00", b"", b"\xff\x00",
     [], [[]], [None, 1], {}, {"": None}, {"a": {"b": []}}, Json(b"{"), Json(b"[1]"),
 ]  # fmt: skip
+_PATIENCE_S: Final = 1.0
 ODD_VALUES: Final[Sequence[object]] = tuple(_ODD)
 """A value of each kind, and those that often break something: what any connection may bring."""
+
+
+@dataclass(frozen=True)
+class StreamOf:
+    """Stands for a Stream of these items as an input; each call gets one of its own."""
+
+    items: Sequence[Any]
+
+    def live(self) -> Stream[Any]:
+        """The stream itself, of no row."""
+
+        async def items() -> AsyncIterator[Any]:
+            for item in self.items:
+                await asyncio.sleep(0)
+                yield item
+
+        return StandaloneNodeContext(node_id="example").stream(items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +65,13 @@ class NodeExample:
     """One row and what becomes of it."""
 
     inputs: Mapping[str, Any]
-    """Value by input port; a list of values for `items` ports of collect and batch nodes."""
+    """Value by input port; a list of values for `items` ports of collect and batch nodes, a `StreamOf` where
+    a Stream is taken."""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """As in a workflow file."""
     gives: Any = UNSET
-    """What comes out: the value, a list for expand nodes, value by port for several ports; UNSET: any."""
+    """What comes out: the value, a list for expand nodes and Streams, value by port for several ports; UNSET:
+    any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +112,7 @@ class NodeConformance:
         assert [word for word in ("Emits when", "Drops", "Fails when") if word not in description] == []
 
     def test_examples_give_what_they_say(self, subject: NodeSubject) -> None:
+        """NOD-1."""
         for example in subject.examples:
             given = call_node(subject.definition, example, subject.context())
             if example.gives is not UNSET:
@@ -133,7 +155,7 @@ class NodeConformance:
         assert found is subject.node
 
     def test_values_of_any_kind_give_a_result_or_a_typed_error(self, subject: NodeSubject) -> None:
-        """ALL-7: what a connection brings is not checked; an error says what was wrong with it."""
+        """ALL-7, NOD-16: what a connection brings is not checked; an error says what was wrong with it."""
         for example in subject.examples:
             for port in subject.definition.inputs:
                 for odd in ODD_VALUES:
@@ -168,12 +190,19 @@ class NodeConformance:
         for example in subject.examples:
             asyncio.run(scenario(example))
 
+    def test_a_stream_it_makes_may_be_closed_at_any_item(self, subject: NodeSubject) -> None:
+        """NOD-13, NOD-14."""
+        for example in subject.examples:
+            for items in (0, 1, 2):
+                asyncio.run(_closed_after(subject, example, items))
+
     def test_rows_are_made_as_they_are_asked_for(self, subject: NodeSubject) -> None:
         """NOD-7: a generator may be closed early."""
         if subject.definition.kind != "expand":
             return
         for example in subject.examples:
-            rows = _start(subject.definition, example, subject.context())
+            instance = DefinitionFactory(subject.definition).create(example.config)
+            rows = _call(subject.definition, instance, _live(example.inputs), subject.context())
             if isinstance(rows, AsyncIterator):
                 continue
             iterator = iter(cast("Iterable[object]", rows))
@@ -195,7 +224,7 @@ def call_node(definition: NodeDefinition, example: NodeExample, context: Any) ->
         if definition.is_class:
             await instance.initialize(context)
         try:
-            return await _finished(_call(definition, instance, example.inputs, context))
+            return await _finished(_call(definition, instance, _live(example.inputs), context))
         finally:
             if definition.is_class:
                 await instance.shutdown()
@@ -212,8 +241,8 @@ def call_node(definition: NodeDefinition, example: NodeExample, context: Any) ->
     return given
 
 
-def _start(definition: NodeDefinition, example: NodeExample, context: Any) -> Any:
-    return _call(definition, DefinitionFactory(definition).create(example.config), example.inputs, context)
+def _live(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.live() if isinstance(value, StreamOf) else value for name, value in inputs.items()}
 
 
 def _call(definition: NodeDefinition, instance: Any, inputs: Mapping[str, Any], context: Any) -> Any:
@@ -229,17 +258,43 @@ def _call(definition: NodeDefinition, instance: Any, inputs: Mapping[str, Any], 
 async def _finished(given: Any) -> Any:
     """Awaited, or run to its end."""
     if inspect.isawaitable(given):
-        return await given
-    if isinstance(given, AsyncIterator):
-        return [item async for item in cast("AsyncIterator[Any]", given)]
+        return await _finished(await given)
+    if isinstance(given, AsyncIterator | Stream):
+        return [item async for item in cast("AsyncIterable[Any]", given)]
     if inspect.isgenerator(given) or type(given).__name__.endswith("iterator"):
         return list(given)
     return given
 
 
+async def _closed_after(subject: NodeSubject, example: NodeExample, items: int) -> None:
+    """Read so many items of each stream of the result, then want no more."""
+    inputs, context = _live(example.inputs), subject.context()
+    instance = DefinitionFactory(subject.definition).create(example.config)
+    if subject.definition.is_class:
+        await instance.initialize(context)
+    given = _call(subject.definition, instance, inputs, context)
+    given = await given if inspect.isawaitable(given) else given
+    for stream in streams_in(given):
+        reader = aiter(stream)
+        for _ in range(items):
+            await anext(reader, None)
+    made: list[Stream[Any]] = [*getattr(context, "streams", ()), *streams_in(inputs)]
+    for stream in made:
+        stream.cancel()
+    left: set[asyncio.Task[Any]] = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=_PATIENCE_S)
+    assert not left, f"{subject.definition.type} made a stream that does not end when it is cancelled: {left}"
+    if subject.definition.is_class:
+        await instance.shutdown()
+
+
 async def _cancelled_after(subject: NodeSubject, example: NodeExample, turns: int) -> None:
+    inputs = _live(example.inputs)
+
     async def run() -> None:
-        await _finished(_start(subject.definition, example, subject.context()))
+        instance = DefinitionFactory(subject.definition).create(example.config)
+        await _finished(_call(subject.definition, instance, inputs, subject.context()))
 
     task = asyncio.ensure_future(run())
     for _ in range(turns):
@@ -247,6 +302,9 @@ async def _cancelled_after(subject: NodeSubject, example: NodeExample, turns: in
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0)
+    for stream in streams_in(inputs):
+        stream.cancel()  # as the engine does with the streams of a row that is over
+    for _ in range(3):
+        await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"{subject.definition.type} left tasks running after it was cancelled: {left}"

@@ -63,7 +63,7 @@ class OperatorConformance:
         run_virtual(scenario())
 
     def test_each_row_is_covered_exactly_once_on_every_edge(self, subject: OperatorSubject) -> None:
-        """1.3, 1.7 and the cover rule: whatever parts come in, and whatever failed or was dropped before."""
+        """OPR-1; 1.3, 1.7: whatever parts come in, and whatever failed or was dropped before."""
         _each(subject, _check_cover)
 
     def test_every_row_is_settled_once_and_all_credit_comes_back(self, subject: OperatorSubject) -> None:
@@ -71,6 +71,7 @@ class OperatorConformance:
         _each(subject, _check_settled)
 
     def test_no_signal_overtakes_earlier_rows_and_no_row_a_barrier(self, subject: OperatorSubject) -> None:
+        """OPR-4."""
         if subject.passes:
             _each(subject, lambda bench: _check_passing(bench, subject))
 
@@ -79,6 +80,7 @@ class OperatorConformance:
         _each(subject, _check_end)
 
     def test_rows_leave_in_the_order_promised(self, subject: OperatorSubject) -> None:
+        """OPR-3."""
         if subject.order is not None:
             _each(subject, lambda bench: _check_order(bench, subject))
 
@@ -94,7 +96,7 @@ class OperatorConformance:
     def test_an_observer_that_raises_fails_the_chain_and_never_the_caller(
         self, subject: OperatorSubject
     ) -> None:
-        """2.13: and one fault is told, not hidden."""
+        """OPR-2; 2.13: and one fault is told, not hidden."""
 
         async def scenario(seed: int) -> None:
             async with Bench(subject.make()) as bench:
@@ -118,7 +120,7 @@ class OperatorConformance:
     def test_closing_at_any_moment_ends_all_emission_and_leaves_nothing_running(
         self, subject: OperatorSubject
     ) -> None:
-        """3.5, 3.6, 3.7, 3.12, 3.13: cancelling is idempotent and final."""
+        """OPR-6; 3.5, 3.6, 3.7, 3.12, 3.13: cancelling is idempotent and final."""
 
         async def scenario(seed: int) -> None:
             chance = random.Random(seed)

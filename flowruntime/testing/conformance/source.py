@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 from flowcore.connector import Assigned, Credit, Position, Reader, Rows, Source
 from flowcore.context import SourceContext
 from flowcore.errors import FlowError
+from flowcore.health import Health, HealthCheck
 from flowruntime.testing.contexts import StandaloneSourceContext
 
 R = TypeVar("R")
@@ -55,17 +56,20 @@ class SourceConformance:
     """Inherit, and give a fixture `subject`."""
 
     def test_never_more_rows_than_credit_whatever_the_credits(self, subject: SourceSubject) -> None:
+        """SRC-1."""
         for seed in _SEEDS:
             chance = random.Random(seed)
             _run(_read_all(subject, lambda chance=chance: Credit(rows=chance.choice([1, 2, 3, 7, 1000]))))
 
     def test_any_split_into_reads_gives_the_same_rows(self, subject: SourceSubject) -> None:
+        """SRC-5."""
         for seed in _SEEDS:
             chance = random.Random(seed)
             read = _run(_read_all(subject, lambda chance=chance: Credit(rows=chance.randint(1, 9))))
             _assert_same(subject, read, 0)
 
     def test_credit_in_bytes_is_kept_but_one_row_always_passes(self, subject: SourceSubject) -> None:
+        """SRC-1."""
         most = 40
 
         async def scenario() -> None:
@@ -76,6 +80,8 @@ class SourceConformance:
         _run(scenario())
 
     def test_a_read_waits_for_at_least_one_row(self, subject: SourceSubject) -> None:
+        """SRC-2."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 while (rows := await opened.reader.read(Credit(rows=2))) is not None:
@@ -83,7 +89,26 @@ class SourceConformance:
 
         _run(scenario())
 
+    def test_asked_for_its_health_it_answers_and_gives_the_same_rows(self, subject: SourceSubject) -> None:
+        """HLT-1, HLT-2, HLT-3; a source that cannot be asked is none of these rules' business."""
+
+        async def scenario() -> list[object]:
+            read: list[object] = []
+            async with _Opened(subject) as opened:
+                while (rows := await opened.reader.read(Credit(rows=2))) is not None:
+                    for asked in (subject.make(), opened.source):
+                        if isinstance(asked, HealthCheck):
+                            health = await asked.health(subject.context())
+                            assert isinstance(health, Health)
+                            assert health.detail, "say what was found, and what to do"
+                    read += rows.values
+            return read
+
+        assert len(_run(scenario())) == len(subject.rows)
+
     def test_a_read_without_credit_is_refused(self, subject: SourceSubject) -> None:
+        """SRC-1."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 await _assert_refused(opened.reader.read(Credit(rows=0)))
@@ -91,6 +116,8 @@ class SourceConformance:
         _run(scenario())
 
     def test_after_the_end_every_read_says_the_end_again(self, subject: SourceSubject) -> None:
+        """SRC-3."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 await _drain(opened.reader, lambda: Credit(rows=100))
@@ -102,6 +129,7 @@ class SourceConformance:
     def test_columns_have_one_entry_per_row_and_errors_point_into_the_rows(
         self, subject: SourceSubject
     ) -> None:
+        """SRC-9, SRC-13."""
         for rows in _run(_read_all(subject, lambda: Credit(rows=3))):
             for column in (rows.keys, rows.times, rows.headers, rows.positions):
                 assert column is None or len(column) == len(rows)
@@ -113,6 +141,8 @@ class SourceConformance:
             assert all(time.tzinfo is not None for time in rows.times or ())
 
     def test_a_cancelled_read_loses_nothing(self, subject: SourceSubject) -> None:
+        """SRC-10."""
+
         async def scenario(seed: int) -> list[Rows[Any]]:
             chance = random.Random(seed)
             read: list[Rows[Any]] = []
@@ -134,6 +164,7 @@ class SourceConformance:
             _assert_same(subject, _run(scenario(seed)), 0)
 
     def test_resuming_at_any_position_loses_nothing_and_repeats_nothing(self, subject: SourceSubject) -> None:
+        """SRC-6, SRC-7."""
         if not subject.resumable:
             return
         for size in (1, 3):
@@ -145,7 +176,24 @@ class SourceConformance:
                 done += len(rows)
                 _assert_resumes(subject, rows.next, done)
 
+    def test_where_it_begins_can_be_kept_and_opened(self, subject: SourceSubject) -> None:
+        """SRC-16."""
+
+        async def beginning() -> Position | None:
+            ctx = subject.context()
+            source = subject.make()
+            partition = subject.partition or (await anext(aiter(source.assignments(ctx)))).partition
+            position = await source.begin(partition, ctx)
+            await source.shutdown()
+            return position
+
+        position = _run(beginning())
+        if position is not None:
+            assert json.loads(json.dumps(position)) == position
+            _assert_resumes(subject, position, 0)
+
     def test_positions_survive_a_store(self, subject: SourceSubject) -> None:
+        """SRC-6."""
         if not subject.resumable:
             return
         for rows in _run(_read_all(subject, lambda: Credit(rows=2))):
@@ -153,6 +201,8 @@ class SourceConformance:
                 assert json.loads(json.dumps(position)) == position
 
     def test_commit_is_idempotent_and_moves_on(self, subject: SourceSubject) -> None:
+        """SRC-8."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 while (rows := await opened.reader.read(Credit(rows=2))) is not None:
@@ -163,6 +213,8 @@ class SourceConformance:
         _run(scenario())
 
     def test_close_is_idempotent_and_a_closed_reader_refuses(self, subject: SourceSubject) -> None:
+        """SRC-15, ALL-12."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 await opened.reader.read(Credit(rows=1))
@@ -173,6 +225,8 @@ class SourceConformance:
         _run(scenario())
 
     def test_close_after_a_cancelled_read_leaves_nothing_running(self, subject: SourceSubject) -> None:
+        """ALL-8."""
+
         async def scenario() -> None:
             async with _Opened(subject) as opened:
                 attempt = asyncio.ensure_future(opened.reader.read(Credit(rows=1)))
@@ -204,19 +258,19 @@ class _Opened:
     def __init__(self, subject: SourceSubject, resume: Position | None = None) -> None:
         self._subject = subject
         self._resume = resume
-        self._source = subject.make()
+        self.source = subject.make()
 
     async def __aenter__(self) -> Self:
         ctx = self._subject.context()
         partition = self._subject.partition
         if partition is None:
-            partition = (await anext(aiter(self._source.assignments(ctx)))).partition
-        self.reader = await self._source.open(partition, self._resume, ctx)
+            partition = (await anext(aiter(self.source.assignments(ctx)))).partition
+        self.reader = await self.source.open(partition, self._resume, ctx)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.reader.close()
-        await self._source.shutdown()
+        await self.source.shutdown()
 
 
 async def _read_all(

@@ -11,7 +11,7 @@ from flowcore.context import NodeContext
 from flowcore.node import node
 
 
-@node("control.delay", concurrency=1_000, deterministic=True)
+@node("control.delay", delays="duration", concurrency=1_000, deterministic=True)
 async def delay(
     value: Any,
     ctx: NodeContext,
@@ -24,7 +24,8 @@ async def delay(
     Drops           nothing.
     Fails when      never by itself; a cancelled row stops waiting at once.
     Holds           the rows that wait: at most the policy `concurrency` (1,000 unless said); then the
-                    input waits.
+                    input waits. In a continuous run rows that wait longer than the setting `max_hold` are
+                    stored, and take no memory.
     """
     await ctx.sleep(duration)
     return value

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
 
@@ -18,6 +16,7 @@ from flowcore.context import HttpRequest, HttpResponse, NodeContext
 from flowcore.errors import ConfigError, HttpDecodingError, HttpStatusError, HttpUnavailableError
 from flowcore.findings import shown
 from flowcore.node import Node, Outputs
+from flowcore.retry_after import retry_after_s
 from flowcore.values import Json, Secret
 from flownodes.fields import wrong_kind
 
@@ -27,7 +26,6 @@ StatusPattern = Annotated[str, Meta(pattern=r"^[1-5](?:[0-9][0-9]|xx)$")]
 _LATER: Final = frozenset({408, 425, 429})
 _SERVER_ERROR: Final = 500
 _BODY_START: Final = 500
-_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
 class RequestConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,26 +175,10 @@ def _status_error(method: str, response: HttpResponse, now: datetime) -> HttpSta
     message = f"{method} {url} answered {response.status}{phrase}; the body starts with {start}"
     facts = {"method": method, "url": url, "status": response.status, "body_start": start}
     if response.status >= _SERVER_ERROR or response.status in _LATER:
-        retry_after_s = _retry_after_s(response.headers, now)
-        when = "" if retry_after_s is None else f"; it asks to wait for {retry_after_s:g} s"
-        return HttpUnavailableError(message + when, retry_after_s=retry_after_s, **facts)
+        wait_s = retry_after_s(response.headers, now)
+        when = "" if wait_s is None else f"; it asks to wait for {wait_s:g} s"
+        return HttpUnavailableError(message + when, retry_after_s=wait_s, **facts)
     return HttpStatusError(f"{message}; add it to expected if it is no failure", **facts)
-
-
-def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the server asks to wait: a number, a date, or the number of milliseconds some servers give."""
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if _SECONDS.fullmatch(milliseconds):
-        return float(milliseconds) / 1_000
-    said = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(said):
-        return float(said)
-    try:
-        date = parsedate_to_datetime(said)
-    except (ValueError, TypeError, IndexError):
-        return None
-    date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-    return max(0.0, (date - now).total_seconds())
 
 
 def _decoded(response: HttpResponse, decode: str, method: str) -> Any:

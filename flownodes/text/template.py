@@ -47,6 +47,11 @@ def template(
     Fails when      a field is missing, null, or has no form as text (a Stream); the error has its path.
     Cost            O(length of the result).
     """
+    return filled(template, value, missing)
+
+
+def filled(template: str, value: Any, missing: Literal["error", "empty"] = "error") -> str:
+    """The text with fields of the value put in."""
     parts: list[str] = []
     for literal, path in _parsed(template):
         parts.append(literal if path is None else _field(value, path, missing))

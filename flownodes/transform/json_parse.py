@@ -103,8 +103,8 @@ def _utf8_length(text: str) -> int:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise _NotJsonError(
             f"key {shown(twice)} stands twice in one object; set duplicate_keys to 'last' to keep the last"
         )

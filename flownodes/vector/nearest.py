@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from flowcore.node import node
 from flowcore.policies import Batch
-from flowcore.providers import BYTES_PER_FLOAT, Vector
+from flowcore.vectors import BYTES_PER_FLOAT, Vector
 from flownodes.extras import needing
 from flownodes.fields import wrong_kind
 from flownodes.single_blas import import_numpy

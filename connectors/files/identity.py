@@ -1,72 +1,56 @@
-"""Which file a position belongs to, and whether it is still the same one.
+"""Which file a position belongs to, and how it is known again.
 
-Owns: `FileIdentity`, positions of files and how they are checked.
-Does not own: where positions are kept (the runtime).
+Owns: `FileIdentity`, `FilePosition`, `Stretch`, `LazyPositions`.
+Does not own: comparing them with a file (files.trail), finding that file (files.finding), where positions are
+kept (the runtime).
 
-Always holds: a position names the inode and a hash of the file's first bytes, so a file that was replaced,
-truncated or rewritten is noticed, and nothing is skipped or repeated in silence. The device number is left
+Always holds: a position names the inode, a hash of the file's first bytes and a hash of the last bytes before
+some offset that was read, so a file that was replaced, truncated or rewritten is noticed, a renamed, copied
+or compressed one is found again, and nothing is skipped or repeated in silence. The device number is left
 out: it changes with a remount or a restart, while the file does not.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Final, overload
+from typing import Annotated, Any, Final, overload
+
+import msgspec
 
 from flowcore.connector import Position
 from flowcore.errors import PositionLostError
 
-HEAD_BYTES: Final = 256
-"""How much of the beginning is hashed, once the file is that long."""
+KNOWN_BYTES: Final = 256
+"""How much of the beginning, and of what is before an offset, is hashed; less where there is less."""
+
+CHECKS: Final = 8
+"""How many of the rows handed over at once have a check of their own."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class FileIdentity:
-    """An open file: its inode and its first bytes, which an appending writer never changes."""
-
-    __slots__ = ("_digests", "head", "inode")
-
-    def __init__(self, inode: int, head: bytes) -> None:
-        self.inode = inode
-        self.head = head
-        self._digests: dict[int, str] = {}
-
-    def digest(self, length: int) -> str:
-        """Hash of the first `length` bytes, at most those known."""
-        found = self._digests.get(length)
-        if found is None:
-            found = self._digests[length] = blake2b(self.head[:length], digest_size=8).hexdigest()
-        return found
-
-    def position(self, offset: int, line: int) -> dict[str, Any]:
-        """Where a reader stands; `offset` counts decoded bytes, `line` the lines before it."""
-        # Of a file that grows only what is before the offset is sure to stay as it is.
-        known = min(HEAD_BYTES, len(self.head), offset)
-        return {
-            "offset": offset,
-            "line": line,
-            "inode": self.inode,
-            "head": self.digest(known),
-            "head_bytes": known,
-        }
-
-    def holds(self, where: FilePosition) -> bool:
-        """The first bytes are those the position was taken with."""
-        return len(self.head) >= where.head_bytes and self.digest(where.head_bytes) == where.head
+def digest(data: bytes) -> str:
+    """What a position keeps of bytes."""
+    return blake2b(data, digest_size=8).hexdigest()
 
 
-class FilePosition:
-    """A position as it comes back from the store."""
+class FilePosition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The next row to read, and what the file it is in looks like. Offsets count decoded bytes."""
 
-    __slots__ = ("head", "head_bytes", "inode", "line", "offset")
-
-    def __init__(self, *, offset: int, line: int, inode: int, head: str, head_bytes: int) -> None:
-        self.offset = offset
-        self.line = line
-        self.inode = inode
-        self.head = head
-        self.head_bytes = head_bytes
+    offset: _Count
+    line: _Count
+    """Lines before `offset`."""
+    inode: _Count
+    head: str
+    """Hash of the first `head_bytes` bytes."""
+    head_bytes: _Count
+    check: str = ""
+    """Hash of the `check_bytes` bytes before `check_at`, which is not after `offset`."""
+    check_at: _Count = 0
+    check_bytes: _Count = 0
+    since: int | None = None
+    """Nanoseconds; of a position in no file yet: it is at the beginning of the oldest file modified after."""
 
     @classmethod
     def of(cls, position: Position, *, path: str) -> FilePosition:
@@ -76,42 +60,112 @@ class FilePosition:
             PositionLostError: it is not one of a file source.
         """
         try:
-            fields: Mapping[str, Any] = position if isinstance(position, Mapping) else {}
-            head = fields["head"]
-            numbers = {name: fields[name] for name in ("offset", "line", "inode", "head_bytes")}
-        except KeyError as fault:
-            raise _no_position(position, path) from fault
-        if not isinstance(head, str) or not all(type(n) is int and n >= 0 for n in numbers.values()):
-            raise _no_position(position, path)
-        return cls(head=head, **numbers)
+            return msgspec.convert(position, cls)
+        except msgspec.ValidationError as fault:
+            raise PositionLostError(
+                f"{path}: {position!r} is no position of a file ({fault}); start afresh or set "
+                f"on_lost_position: restart",
+                path=path,
+            ) from fault
+
+    @classmethod
+    def before(cls, *, inode: int = 0, since: int | None = None) -> FilePosition:
+        """At the beginning of a file of which nothing is known: the one of that inode, or younger ones."""
+        return cls(offset=0, line=0, inode=inode, head=digest(b""), head_bytes=0, since=since)
+
+    @property
+    def is_before(self) -> bool:
+        """Nothing is known of what the file holds."""
+        return self.offset == 0 and self.head_bytes == 0
+
+    def plain(self) -> dict[str, Any]:
+        """As it is stored."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
 
 
-def _no_position(position: Position, path: str) -> PositionLostError:
-    return PositionLostError(
-        f"{path}: {position!r} is no position of a file (it needs offset, line, inode, head, head_bytes); "
-        f"start afresh or set on_lost_position: restart",
-        path=path,
-    )
+class FileIdentity:
+    """An open file: its inode and its first bytes, which an appending writer never changes."""
+
+    __slots__ = ("_digests", "grows", "head", "inode")
+
+    def __init__(self, inode: int, head: bytes, *, grows: bool) -> None:
+        self.inode = inode
+        self.head = head
+        """At most `KNOWN_BYTES`."""
+        self.grows = grows
+        """It is only appended to; otherwise only what is before a position is sure to stay as it is."""
+        self._digests: dict[int, str] = {}
+
+    def position(self, offset: int, line: int, *, check_at: int = 0, check: bytes = b"") -> FilePosition:
+        """Where a reader stands; `offset` counts decoded bytes, `line` the lines before it.
+
+        `check` are the bytes before `check_at`, which is not after `offset`.
+        """
+        known = len(self.head) if self.grows else min(len(self.head), offset)
+        head = self._digest(known)
+        if not check or check_at <= known:
+            return FilePosition(offset=offset, line=line, inode=self.inode, head=head, head_bytes=known)
+        return FilePosition(
+            offset=offset,
+            line=line,
+            inode=self.inode,
+            head=head,
+            head_bytes=known,
+            check=digest(check),
+            check_at=check_at,
+            check_bytes=len(check),
+        )
+
+    def _digest(self, length: int) -> str:
+        found = self._digests.get(length)
+        if found is None:
+            found = self._digests[length] = digest(self.head[:length])
+        return found
 
 
-def identify(descriptor: int) -> FileIdentity:
-    """The identity of an open file, from its raw bytes as they are now; its read position stays."""
-    return FileIdentity(os.fstat(descriptor).st_ino, os.pread(descriptor, HEAD_BYTES, 0))
+class Stretch:
+    """Consecutive decoded bytes of a file."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, at: int, data: bytes) -> None:
+        self.at = at
+        """Offset of the first one."""
+        self.data = data
+
+    def before(self, offset: int) -> bytes:
+        """The last `KNOWN_BYTES` before `offset`, or all there are; empty when they are not here."""
+        begin = max(0, offset - KNOWN_BYTES) - self.at
+        end = offset - self.at
+        return self.data[begin:end] if begin >= 0 and end <= len(self.data) else b""
 
 
 class LazyPositions(Sequence[Position]):
-    """The position after each row of a block, made when asked for: most rows are never asked about."""
+    """The position after each row of a block, made when asked for: most rows are never asked about.
 
-    __slots__ = ("_ends", "_first", "_identity", "_lines", "_stop")
+    Holds: bytes before up to `CHECKS` of the rows, which their positions and those after them are checked by.
+    """
+
+    __slots__ = ("_checks", "_ends", "_first", "_identity", "_lines", "_stop")
 
     def __init__(
-        self, identity: FileIdentity, ends: Sequence[int], lines: Sequence[int], first: int, stop: int
+        self,
+        identity: FileIdentity,
+        stretch: Stretch,
+        ends: Sequence[int],
+        lines: Sequence[int],
+        first: int,
+        stop: int,
     ) -> None:
         self._identity = identity
         self._ends = ends
         self._lines = lines
         self._first = first
         self._stop = stop
+        step = -(-(stop - first) // CHECKS)
+        marks = [ends[row] for row in range(stop - 1, first - 1, -step)]
+        self._checks = [(mark, stretch.before(mark)) for mark in reversed(marks)]
 
     def __len__(self) -> int:
         return self._stop - self._first
@@ -127,4 +181,9 @@ class LazyPositions(Sequence[Position]):
         if not -size <= index < size:
             raise IndexError(index)
         at = self._first + (index if index >= 0 else size + index)
-        return self._identity.position(self._ends[at], self._lines[at])
+        offset = self._ends[at]
+        check_at, check = 0, b""
+        for mark, bytes_before in self._checks:
+            if mark <= offset:
+                check_at, check = mark, bytes_before
+        return self._identity.position(offset, self._lines[at], check_at=check_at, check=check).plain()

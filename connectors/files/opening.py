@@ -8,6 +8,7 @@ Always holds: an `OpenFile` begins exactly at the position asked for, or opening
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -17,8 +18,9 @@ from typing import IO, Final, Literal, cast
 
 import msgspec
 
-from connectors.files.bytes import ByteStream, PlainBytes, decoded, is_wide
-from connectors.files.identity import FileIdentity, FilePosition, identify
+from connectors.files.bytes import compression_of, decoded, is_wide
+from connectors.files.identity import KNOWN_BYTES, FileIdentity, FilePosition, Stretch
+from connectors.files.trail import Trail
 from connectors.formats.csv_decoding import CsvDecoder, CsvDialect
 from connectors.formats.decoding import JsonLinesDecoder, LinesDecoder
 from connectors.formats.framing import Block
@@ -31,8 +33,12 @@ EXTENSIONS: Final[dict[str, Format]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".txt": "lines", ".log": "lines",
 }  # fmt: skip
 _COMPRESSION: Final = (".gz", ".zst")
-_BOM: Final = b"\xef\xbb\xbf"
-_WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_BOM: Final = codecs.BOM_UTF8
+_WIDE_BOMS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+"""The long ones first: one of the short ones is their beginning."""
 
 
 def format_of(path: str, declared: Format | None) -> Format:
@@ -112,44 +118,78 @@ class OpenFile:
     Holds: what its decoder holds of an unfinished row; no rows.
     """
 
-    def __init__(self, path: str, absolute: str, layout: Layout, resume: FilePosition | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        absolute: str,
+        layout: Layout,
+        resume: FilePosition | None,
+        *,
+        grows: bool = False,
+        inode: int | None = None,
+    ) -> None:
         """`path` is what messages and positions call the file, `absolute` where it is.
+
+        Args:
+            path: as configured.
+            absolute: links followed.
+            layout: how its bytes become rows.
+            resume: None: its beginning.
+            grows: it is only appended to.
+            inode: of the file meant; another one is as good as absent.
 
         Raises:
             PositionLostError: the file does not hold the position. FileNotFoundError and other OSErrors:
             as `open`.
         """
         self.path = path
-        self._absolute = absolute
+        self.absolute = absolute
         self._layout = layout
-        file = _open_regular(path, absolute)
+        file = open_regular(path, absolute)
         try:
-            self.identity: FileIdentity = identify(file.fileno())
+            found = _expect_inode(file, inode)
             self._file = file
-            self._stream: ByteStream = decoded(file, absolute, encoding=layout.encoding)
+            self.identity = FileIdentity(found, self._from_start().head(), grows=grows)
             self.line = 0
             self.row_end = 0
             """Offset after the last row read."""
-            if resume is None or resume.offset == 0:
-                self._decoder = layout.decoder(path)
-            else:
+            self.stretch = Stretch(0, b"")
+            """The bytes of the last read that gave any, and those before it."""
+            self._check = b""
+            """Those before `row_end`."""
+            self._decoder = layout.decoder(path)
+            self._trail = self._from_start()
+            if resume is not None:
                 self._resume(resume)
+            self._known = (self._trail.offset, self._trail.recent)
         except BaseException:
             file.close()
             raise
 
+    def _from_start(self) -> Trail:
+        self._file.seek(0)
+        return Trail(decoded(self._file, self.absolute, encoding=self._layout.encoding))
+
     @property
     def offset(self) -> int:
-        return self._stream.offset
+        return self._trail.offset
 
     @property
     def is_plain(self) -> bool:
         """Offsets are those of the file itself: no compression, no wide encoding."""
-        return isinstance(self._stream, PlainBytes)
+        return self._trail.is_plain
+
+    @property
+    def is_compressed(self) -> bool:
+        return compression_of(self.absolute) is not None
 
     def read(self) -> bytes:
         """The next bytes, at most `CHUNK_BYTES`; empty at the present end."""
-        return self._stream.read(CHUNK_BYTES)
+        self._known = at, before = self._trail.offset, self._trail.recent
+        chunk = self._trail.read(CHUNK_BYTES)
+        if chunk:
+            self.stretch = Stretch(at - len(before), before + chunk)
+        return chunk
 
     def feed(self, chunk: bytes, *, first: bool) -> Block:
         """The rows that `chunk` completes; `first`: it is the beginning of the file."""
@@ -157,50 +197,60 @@ class OpenFile:
             chunk = self._without_bom(chunk)
         return self._note(self._decoder.feed(chunk))
 
+    @property
+    def has_more(self) -> bool:
+        """`feed` with no bytes gives further rows of what was read."""
+        return self._decoder.has_more
+
     def end(self) -> Block:
-        """The last row when it has no newline."""
+        """Rows of what has no end yet, when none will come; no rows: that was all."""
         return self._note(self._decoder.end())
 
     def position(self) -> FilePosition:
-        """Where the next row begins, with all that was seen of the file's first bytes."""
-        identity = self.identity
-        seen = len(identity.head)
-        return FilePosition(
-            offset=self.row_end,
-            line=self.line,
-            inode=identity.inode,
-            head=identity.digest(seen),
-            head_bytes=seen,
-        )
+        """Where the next row begins."""
+        return self.identity.position(self.row_end, self.line, check_at=self.row_end, check=self._check)
 
     def status(self) -> os.stat_result:
         return os.fstat(self._file.fileno())
 
-    def look_again(self) -> bool:
-        """Read the first bytes again; False: they are no longer what they were."""
-        fresh = identify(self._file.fileno())
-        same = fresh.head.startswith(self.identity.head)
-        if same and len(fresh.head) > len(self.identity.head):
-            self.identity = fresh
-        return same
+    def is_as_read(self) -> bool:
+        """A plain file still holds what was read; bytes in between are not looked at.
+
+        It is as long as before, and its first bytes and those before the last read are the same.
+        """
+        descriptor = self._file.fileno()
+        if self.status().st_size < self.offset:
+            return False
+        head = os.pread(descriptor, KNOWN_BYTES, 0)
+        at, before = self._known
+        if not head.startswith(self.identity.head) or (
+            os.pread(descriptor, len(before), at - len(before)) != before
+        ):
+            return False
+        if len(head) > len(self.identity.head):
+            self.identity = FileIdentity(self.identity.inode, head, grows=self.identity.grows)
+        return True
 
     def close(self) -> None:
-        self._stream.close()
+        self._trail.close()
 
     def _note(self, block: Block) -> Block:
         if block.values:
             self.row_end, self.line = block.ends[-1], block.lines[-1]
+            self._check = self.stretch.before(self.row_end)
         if self._layout.origin is not None:
             add_origin(block, self.path, self._layout.origin)
         return block
 
     def _without_bom(self, chunk: bytes) -> bytes:
-        if self._layout.encoding != "utf-8":
+        encoding = self._layout.encoding
+        if encoding != "utf-8" and not is_wide(encoding):
             return chunk
-        if chunk.startswith(_WIDE_BOMS):
+        found = next((name for mark, name in _WIDE_BOMS if chunk.startswith(mark)), None)
+        if found is not None and encoding == "utf-8":
             raise SourceError(
-                f"{self.path}: begins with the byte order mark of UTF-16, the encoding is "
-                f"{self._layout.encoding!r}; set encoding: utf-16",
+                f"{self.path}: begins with the byte order mark of {found.upper()}, the encoding is "
+                f"{encoding!r}; set encoding: {found}",
                 path=self.path,
             )
         if not chunk.startswith(_BOM):
@@ -209,29 +259,32 @@ class OpenFile:
         return chunk[len(_BOM) :]
 
     def _resume(self, resume: FilePosition) -> None:
-        if not self.identity.holds(resume):
-            raise lost(self.path, resume, "the file begins differently: it was replaced or rewritten")
-        columns = self._columns()
-        self._file.seek(0)
-        self._stream = decoded(self._file, self._absolute, encoding=self._layout.encoding)
-        if not self._stream.skip_to(resume.offset - 1) or not (before := self._stream.read(1)):
-            raise lost(self.path, resume, f"the file ends at byte {self._stream.offset}: it was truncated")
-        if before != b"\n":
+        columns = self._columns() if resume.offset else None
+        trail = self._from_start()
+        why = trail.why_not(resume)
+        if why is not None:
+            raise lost(self.path, resume, why)
+        if trail.offset != resume.offset:
+            trail = self._from_start()
+            trail.go_to(resume.offset)
+        self._trail = trail
+        if resume.offset == 0:
+            return
+        if trail.recent[-1:] != b"\n":
             self._expect_line_end(resume)
         self._decoder = self._layout.decoder(
-            self.path, offset=self._stream.offset, line=resume.line, columns=columns
+            self.path, offset=trail.offset, line=resume.line, columns=columns
         )
-        self.row_end, self.line = self._stream.offset, resume.line
+        self.row_end, self.line, self._check = trail.offset, resume.line, trail.recent
 
     def _columns(self) -> Sequence[str] | None:
         """The header of a CSV file, read again from its beginning."""
         if self._layout.format != "csv" or not self._layout.dialect.header:
             return None
-        decoder = cast("CsvDecoder", self._layout.decoder(self.path))
-        self._decoder = decoder
+        decoder = cast("CsvDecoder", self._decoder)
         first = True
         while not decoder.ready:
-            chunk = self.read()
+            chunk = self._trail.read(CHUNK_BYTES)
             self.feed(chunk, first=first) if chunk else self.end()
             if not chunk:
                 break
@@ -240,9 +293,9 @@ class OpenFile:
 
     def _expect_line_end(self, resume: FilePosition) -> None:
         """The row before had no newline when it was read; only a newline may have followed."""
-        following = self._stream.read(1)
+        following = self._trail.read(1)
         if following == b"\r":
-            following = self._stream.read(1)
+            following = self._trail.read(1)
         if following not in (b"\n", b""):
             raise lost(
                 self.path,
@@ -279,9 +332,18 @@ def lost(path: str, resume: FilePosition, why: str) -> PositionLostError:
     )
 
 
-def _open_regular(path: str, absolute: str) -> IO[bytes]:
+def _expect_inode(file: IO[bytes], inode: int | None) -> int:
+    found = os.fstat(file.fileno()).st_ino
+    if inode not in (None, found):
+        raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
+    return found
+
+
+def open_regular(path: str, absolute: str) -> IO[bytes]:
+    """The file at `absolute`, unbuffered, no link and nothing but a file; messages call it `path`."""
     # O_NONBLOCK: opening a FIFO must not wait for its writer; regular files do not know the flag.
-    descriptor = os.open(absolute, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # O_NOFOLLOW: links were followed when the path was judged; one that appears since may lead anywhere.
+    descriptor = os.open(absolute, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

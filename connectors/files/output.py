@@ -4,7 +4,9 @@ Owns: `AppendFile`, `AtomicFile`, what a crash left behind, the translation of o
 Does not own: how a row becomes a line (formats.encoding), threads and cancellation (files.sink).
 
 Always holds: after an operation failed the file ends where it ended before; two writers never have one
-file at a time. All calls block; they are made in a thread.
+file at a time. After a failed fsync nothing is written any more: the system forgets what it could not put on
+the disk and says so once, so a later fsync that succeeds proves nothing. All calls block; they are made in a
+thread.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from typing import Final
 
 import msgspec
 
+from connectors.formats.csv_records import leaves_open
 from connectors.formats.encoding import OutputFormat
 from flowcore.errors import SinkError
 
 _SCAN_BYTES: Final = 1 << 20
+_TORN_BYTES: Final = 64 << 20
+"""A longer last line without an end is no work of a crash, and is left alone."""
 _REASONS: Final = {
     errno.ENOSPC: "the disk is full; make room",
     errno.EDQUOT: "the disk quota is used up; make room",
@@ -83,17 +88,33 @@ class _Output:
             raise SinkError(f"{self.path!r} is not open", path=self.path)
         if not data:
             return
-        synced = False
+        written = False
         try:
             with translated(self.path, "write"):
                 _write_all(self._descriptor, data, self._size)
-                if durable:
-                    os.fsync(self._descriptor)
-                synced = True
+            if durable:
+                self._sync()
+            written = True
         finally:
-            if not synced:
+            if not written:
                 self._cut_back()
         self._size += len(data)
+
+    def _sync(self) -> None:
+        assert self._descriptor is not None  # noqa: S101 - only called while open
+        try:
+            os.fsync(self._descriptor)
+        except OSError as fault:
+            reason = _REASONS.get(fault.errno or 0, fault.strerror or str(fault))
+            self._broken = (
+                f"the disk did not take what was written ({reason}), and what of it is there cannot be "
+                f"known; its rows are not acknowledged. See to the disk and run again"
+            )
+            raise SinkError(
+                f"cannot write {self.path!r}: {self._broken}",
+                path=self.path,
+                reason=errno.errorcode.get(fault.errno or 0),
+            ) from fault
 
     def _cut_back(self) -> None:
         try:
@@ -114,9 +135,10 @@ class _Output:
 class AppendFile(_Output):
     """Lines added at the end; durable when `append` returns."""
 
-    def __init__(self, path: str, *, format: OutputFormat) -> None:
+    def __init__(self, path: str, *, format: OutputFormat, delimiter: str) -> None:
         super().__init__(path)
         self._format: OutputFormat = format
+        self._delimiter = delimiter.encode().decode("latin-1")
 
     def open(self) -> str | None:
         """Lock the file, made if need be, and repair a torn last line; what was repaired, if anything."""
@@ -132,17 +154,25 @@ class AppendFile(_Output):
     def append(self, data: bytes) -> None:
         self._append(data, durable=True)
 
-    def first_line(self) -> bytes:
-        """The first line, newline included; empty when the file is."""
+    def beginning(self) -> bytes:
+        """The first mebibyte, or all there is."""
         assert self._descriptor is not None  # noqa: S101 - called after open
-        return os.pread(self._descriptor, _SCAN_BYTES, 0).partition(b"\n")[0]
+        return os.pread(self._descriptor, _SCAN_BYTES, 0)
 
     def _repair(self, descriptor: int) -> str | None:
         self._size = os.fstat(descriptor).st_size
         whole = self._end_of_rows(descriptor)
         if whole == self._size:
             return None
-        torn = os.pread(descriptor, self._size - whole, whole)
+        if self._size - whole > _TORN_BYTES:
+            raise SinkError(
+                f"{self.path!r}: what begins at byte {whole} has no end after {self._size - whole} bytes, "
+                f"and rows after it could not be read; is it {self._format}? Repair it, or write to "
+                f"another file",
+                path=self.path,
+                offset=whole,
+            )
+        torn = _read_all(descriptor, whole, self._size)
         if self._format == "jsonl" and _is_json(torn):
             self._append(b"\n", durable=True)
             return f"{self.path}: the last line had no newline; it is a whole value and was given one"
@@ -151,18 +181,19 @@ class AppendFile(_Output):
             saved.write(torn + b"\n")
             saved.flush()
             os.fsync(saved.fileno())
+        _sync_folder(aside)
         os.ftruncate(descriptor, whole)
         os.fsync(descriptor)
         self._size = whole
         return (
-            f"{self.path}: the last line was cut short by a crash, {len(torn)} bytes without a newline; "
+            f"{self.path}: the last line was cut short by a crash, {len(torn)} bytes without an end; "
             f"they were moved to {aside!r}, and the row they began was never acknowledged"
         )
 
     def _end_of_rows(self, descriptor: int) -> int:
         """Where the last whole row ends. CSV is read from the start: a quoted newline ends no row."""
         if self._format == "csv":
-            return _end_of_records(descriptor)
+            return _end_of_records(descriptor, self._delimiter)
         at = self._size
         while at > 0:
             begin = max(0, at - _SCAN_BYTES)
@@ -204,8 +235,8 @@ class AtomicFile(_Output):
             raise SinkError(
                 f"{self.path!r} cannot be finished: {self._broken or 'it is not open'}", path=self.path
             )
+        self._sync()
         with translated(self.path, "replace"):
-            os.fsync(self._descriptor)
             if self._target is None:
                 self._lock_target()
             os.rename(self._temporary, self.path)  # noqa: PTH104 - as above
@@ -237,10 +268,17 @@ class AtomicFile(_Output):
 
 
 def make_folder(path: str) -> None:
-    """The folder of `path`, with those above it."""
+    """The folder of `path`, with those above it; durable when it returns."""
     folder = os.path.dirname(path)  # noqa: PTH120 - paths are text throughout
+    missing = folder
+    made: list[str] = []
+    while missing and not os.path.lexists(missing):
+        made.append(missing)
+        missing = os.path.dirname(missing)  # noqa: PTH120 - as above
     with translated(folder, "make the folder"):
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
+        for each in reversed(made):
+            _sync_folder(each)
 
 
 def _expect_regular(descriptor: int, path: str) -> None:
@@ -262,6 +300,7 @@ def _lock(descriptor: int, path: str) -> None:
         raise SinkError(
             f"{path!r} is being written by another sink, here or in another process; give each its own file",
             path=path,
+            locked=True,
         ) from fault
 
 
@@ -281,18 +320,34 @@ def _sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def _end_of_records(descriptor: int) -> int:
-    """Offset after the last newline outside quotes."""
-    at, end, quoted = 0, 0, False
+def _read_all(descriptor: int, begin: int, end: int) -> bytes:
+    parts: list[bytes] = []
+    while begin < end and (part := os.pread(descriptor, min(_SCAN_BYTES, end - begin), begin)):
+        parts.append(part)
+        begin += len(part)
+    return b"".join(parts)
+
+
+def _end_of_records(descriptor: int, delimiter: str) -> int:
+    """Offset after the last newline that ends a record.
+
+    Cost: one pass over the file; a second, slower one when its quotes are odd or its end is no newline.
+    """
+    at, quotes, last = 0, 0, b"\n"
     while chunk := os.pread(descriptor, _SCAN_BYTES, at):
-        begin = at
-        for index, part in enumerate(chunk.split(b'"')):
-            quoted ^= index > 0
-            found = -1 if quoted else part.rfind(b"\n")
-            if found >= 0:
-                end = begin + found + 1
-            begin += len(part) + 1
-        at += len(chunk)
+        quotes += chunk.count(b'"')
+        at, last = at + len(chunk), chunk[-1:]
+    if quotes % 2 == 0 and last == b"\n":
+        return at
+    end, offset, is_open = 0, 0, False
+    with os.fdopen(os.dup(descriptor), "rb") as lines:
+        lines.seek(0)
+        for line in lines:
+            offset += len(line)
+            # Each byte is a letter in latin-1, so cells are told apart whatever the text is.
+            is_open = leaves_open(line.decode("latin-1"), is_open=is_open, delimiter=delimiter)
+            if not is_open and line.endswith(b"\n"):
+                end = offset
     return end
 
 

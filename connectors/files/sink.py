@@ -17,12 +17,16 @@ from typing import Annotated, Literal, TypeVar, cast
 import msgspec
 
 from connectors.files.bytes import compression_of
+from connectors.files.health import writable
+from connectors.files.letters import FileLetters
 from connectors.files.opening import format_of
 from connectors.files.output import AppendFile, AtomicFile, make_folder
+from connectors.formats.csv_records import expect_signs
 from connectors.formats.encoding import CsvEncoder, LineEncoder, OutputFormat, encode_all, encoder_of
 from flowcore.connector import Rows, Sink
 from flowcore.context import SinkContext
 from flowcore.errors import ConfigError, ConnectorError, SinkError
+from flowcore.health import Health, HealthContext
 
 R = TypeVar("R")
 
@@ -58,6 +62,8 @@ class FilesSink(Sink[FilesSinkConfig, object], type="files.sink"):
                     unknown column.
     Fails           SinkError when the file is locked by another sink, cannot be written, or the disk is
                     full; the file is cut back to its last whole line, so the same rows can be written again.
+                    After a failed fsync every further write fails, too: what is on the disk is unknown then,
+                    and a later fsync would not tell. A new run begins after the last acknowledged line.
     Repairs         a last line torn by a crash is moved to `<path>.torn` and reported (its row was never
                     acknowledged); a whole JSON value that lacks only its newline gets one.
     Replaces        in mode atomic an existing file, keeping its mode bits; `.gz` and `.zst` are compressed
@@ -77,21 +83,44 @@ class FilesSink(Sink[FilesSinkConfig, object], type="files.sink"):
                 value=config.path,
             )
         is_tsv = config.path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
+        self._delimiter = config.delimiter or ("\t" if is_tsv else ",")
+        expect_signs(delimiter=self._delimiter)
         self._encoder: LineEncoder = encoder_of(
             self._format,
             lossless=config.values == "lossless",
-            delimiter=config.delimiter or ("\t" if is_tsv else ","),
+            delimiter=self._delimiter,
             columns=config.columns,
         )
         self._file: AppendFile | AtomicFile | None = None
         self._turn = asyncio.Lock()
         self._busy: asyncio.Future[object] | None = None
 
+    @classmethod
+    def dead_letters(cls, config: FilesSinkConfig) -> FileLetters:
+        """Dead letters as JSON lines, for `settings.dead_letter`: appended to, by any number of processes.
+
+        Raises:
+            ConfigError: the file would hold something else than lines of JSON that can be appended to.
+        """
+        lines = format_of(config.path, config.format) == "jsonl" and compression_of(config.path) is None
+        if config.mode != "append" or not lines:
+            raise ConfigError(
+                f"{config.path!r} cannot hold dead letters: they are appended as JSON lines, not compressed "
+                "or replaced; use mode: append and a name like dead.jsonl",
+                value=config.path,
+            )
+        return FileLetters(config.path, create_folder=config.create_folder)
+
     async def open(self, ctx: SinkContext) -> None:
         path = ctx.allowed_path(self.config.path)
         repaired = await self._in_thread(lambda: self._open(path))
         if repaired:
             ctx.log(repaired, level="warning", path=self.config.path)
+
+    async def health(self, ctx: HealthContext) -> Health:
+        """Whether the file can be written, or made."""
+        path = ctx.allowed_path(self.config.path)
+        return await asyncio.to_thread(writable, path, create_folder=self.config.create_folder)
 
     async def write(self, batch: Rows[object]) -> Mapping[int, Exception]:
         values = batch.values
@@ -116,19 +145,25 @@ class FilesSink(Sink[FilesSinkConfig, object], type="files.sink"):
             atomic.open()
             self._file = atomic
             return None
-        file = AppendFile(path, format=self._format)
+        file = AppendFile(path, format=self._format, delimiter=self._delimiter)
         repaired = file.open()
         self._file = file
         if isinstance(self._encoder, CsvEncoder) and self.config.header and file.size:
             try:
-                self._check_header(self._encoder, file.first_line().decode())
+                self._check_header(self._encoder, file.beginning())
             except BaseException:
                 self._close()
                 raise
         return repaired
 
-    def _check_header(self, encoder: CsvEncoder, first: str) -> None:
-        found = encoder.names_in(first)
+    def _check_header(self, encoder: CsvEncoder, beginning: bytes) -> None:
+        found = encoder.names_in(beginning)
+        if found is None:
+            raise SinkError(
+                f"{self.config.path!r} begins with no header that could be read as UTF-8 CSV; write to "
+                f"another file, or set header: false and columns",
+                path=self.config.path,
+            )
         if encoder.columns is None:
             encoder.columns = found
         elif encoder.columns != found:

@@ -1,8 +1,8 @@
 """files.source: rows of JSON lines, CSV and text files; a file, a folder or a pattern; once or followed.
 
-Owns: `FilesSource`, its configuration, and which files match.
-Does not own: reading one file (files.whole, files.tail), formats (connectors.formats), where positions are
-kept.
+Owns: `FilesSource`, its configuration.
+Does not own: which files match (files.selection), reading one file (files.whole, files.tail), formats
+(connectors.formats), where positions are kept.
 
 Always holds: paths stay inside the roots the operator allows, symbolic links included; each file is a
 partition.
@@ -11,8 +11,6 @@ partition.
 from __future__ import annotations
 
 import asyncio
-import glob
-import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
@@ -20,15 +18,20 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from connectors.files.bytes import compression_of, encoding_of, is_wide
+from connectors.files.finding import Rotation
+from connectors.files.health import readable
 from connectors.files.identity import FilePosition
-from connectors.files.opening import EXTENSIONS, Format, Layout, OpenFile, format_of, lost, translated
-from connectors.files.rotation import is_rotation_of
-from connectors.files.tail import OnLostPosition, TailReader
+from connectors.files.opening import Format, Layout, OpenFile, format_of, lost, translated
+from connectors.files.rotation import MOTION_S, InMotionError, Numbered
+from connectors.files.selection import Selection
+from connectors.files.tail import OnLostPosition, TailOptions, TailReader
 from connectors.files.whole import WholeReader
 from connectors.formats.csv_decoding import CsvDialect
+from connectors.formats.csv_records import expect_signs
 from flowcore.connector import Assigned, Position, Reader, Revoked, Source
 from flowcore.context import SourceContext
 from flowcore.errors import ConfigError, PositionLostError, SourceError
+from flowcore.health import Health, HealthContext
 
 
 class FilesSourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +64,11 @@ class FilesSourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Tail: how often to look for new lines and new files."""
     rotate_wait: timedelta = timedelta(seconds=1)
     """Tail: how long a rotated file must have been quiet before the next one is read."""
+    begin: Literal["current", "oldest"] = "current"
+    """Tail, without a position: at the file that bears the name, or at the oldest of its rotations."""
+    numbered: Numbered | None = None
+    """Tail: `down`: `app.log.1` is the youngest rotation; `up`: the one with the highest number is. None:
+    down, and an error when the modification times say otherwise."""
     on_lost_position: OnLostPosition = "fail"
     """A file that was truncated or replaced since: `fail`, or `restart` it from its beginning with a
     warning."""
@@ -87,6 +95,11 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
     def __init__(self, config: FilesSourceConfig) -> None:
         super().__init__(config)
         self._encoding = encoding_of(config.encoding)
+        expect_signs(
+            delimiter=config.delimiter or ",",
+            quote=config.quote,
+            encoding="utf-8" if is_wide(self._encoding) else self._encoding,
+        )
         if config.poll <= timedelta(0):
             raise ConfigError(f"poll must be longer than nothing, got {config.poll!r}", value=config.poll)
         if config.origin is not None and config.format == "lines":
@@ -98,16 +111,28 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
 
     async def assignments(self, ctx: SourceContext) -> AsyncIterator[Assigned | Revoked]:
         """One partition per file, in order of their paths; tail goes on to look for new ones."""
+        config = self.config
+        tail = config.mode == "tail"
+        selection = self._selection()
         seen: set[str] = set()
         while True:
-            paths = await asyncio.to_thread(self._matches, ctx)
-            for path in paths:
+            matched = await asyncio.to_thread(selection.look, ctx.allowed_path)
+            for message in matched.left_out:
+                ctx.log(message, path=config.path)
+            for path in matched.paths:
                 if path not in seen:
                     seen.add(path)
                     yield Assigned(path)
-            if not self._looks_for_more(seen) or ctx.stopping():
+            if not tail or config.path in seen or ctx.stopping():
                 return
-            await ctx.sleep(self.config.poll)
+            await ctx.sleep(config.poll)
+
+    async def begin(self, partition: str, ctx: SourceContext) -> Position | None:
+        """Tail: the beginning of the file as it is now: a rotation before the first commit loses nothing."""
+        if self.config.mode == "whole":
+            return None
+        self._expect_followable(partition)
+        return (await self._start(partition, ctx.allowed_path(partition), ctx)).plain()
 
     async def open(self, partition: str, resume: Position | None, ctx: SourceContext) -> Reader[object]:
         """A reader that begins at `resume`, or at the beginning of the file."""
@@ -115,7 +140,9 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
         layout = self._layout(partition)
         where = None if resume is None else self._position(resume, partition, ctx)
         if self.config.mode == "tail":
-            return self._tail(partition, absolute, layout, where, ctx)
+            self._expect_followable(partition)
+            start = await self._start(partition, absolute, ctx) if where is None else where
+            return self._tail(partition, absolute, layout, start, ctx)
         try:
             file = await asyncio.to_thread(_open_whole, partition, absolute, layout, where)
         except PositionLostError as fault:
@@ -125,20 +152,52 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
             file = await asyncio.to_thread(_open_whole, partition, absolute, layout, None)
         return WholeReader(file)
 
-    def _tail(
-        self, path: str, absolute: str, layout: Layout, where: FilePosition | None, ctx: SourceContext
-    ) -> TailReader:
+    async def health(self, ctx: HealthContext) -> Health:
+        """Whether the files it would read now can be read; `tail` is degraded while they are not there."""
+        matched = await asyncio.to_thread(self._selection().look, ctx.allowed_path)
+        absolute = [ctx.allowed_path(path) for path in matched.paths]
+        return await asyncio.to_thread(readable, absolute, waits=self.config.mode == "tail")
+
+    def _selection(self) -> Selection:
+        config = self.config
+        return Selection(config.path, any_extension=config.format is not None, follow=config.mode == "tail")
+
+    def _expect_followable(self, path: str) -> None:
         if compression_of(path) is not None or is_wide(self._encoding):
             raise SourceError(
                 f"{path!r} cannot be followed: mode tail reads plain files in encodings whose newline is "
                 f"one byte; use mode: whole",
                 path=path,
             )
+
+    async def _start(self, path: str, absolute: str, ctx: SourceContext) -> FilePosition:
+        def look() -> FilePosition:
+            with translated(path):
+                rotation = Rotation(absolute, self.config.numbered)
+                return rotation.start(oldest=self.config.begin == "oldest")
+
+        began = ctx.monotonic()
+        while True:
+            try:
+                return await asyncio.to_thread(look)
+            except InMotionError:
+                if ctx.monotonic() - began > MOTION_S:
+                    raise
+            await ctx.sleep(self.config.poll)
+
+    def _tail(
+        self, path: str, absolute: str, layout: Layout, resume: FilePosition, ctx: SourceContext
+    ) -> TailReader:
         config = self.config
+        options = TailOptions(
+            poll=config.poll,
+            rotate_wait=config.rotate_wait,
+            on_lost_position=config.on_lost_position,
+            numbered=config.numbered,
+        )
         return TailReader(
-            path=path, absolute=absolute, layout=layout, resume=where, ctx=ctx, poll=config.poll,
-            rotate_wait=config.rotate_wait, on_lost_position=config.on_lost_position,
-        )  # fmt: skip
+            path=path, absolute=absolute, layout=layout, resume=resume, ctx=ctx, options=options
+        )
 
     def _position(self, resume: Position, path: str, ctx: SourceContext) -> FilePosition | None:
         try:
@@ -168,54 +227,6 @@ class FilesSource(Source[FilesSourceConfig, object], type="files.source"):
             origin=config.origin,
         )
 
-    # --- which files ---------------------------------------------------------------------------------------
-
-    def _looks_for_more(self, seen: set[str]) -> bool:
-        return self.config.mode == "tail" and self.config.path not in seen
-
-    def _matches(self, ctx: SourceContext) -> list[str]:
-        path = self.config.path
-        tail = self.config.mode == "tail"
-        if not glob.has_magic(path) or os.path.lexists(path):
-            absolute = ctx.allowed_path(path)
-            if os.path.isdir(absolute):  # noqa: PTH112 - paths are text throughout
-                return self._checked(
-                    self._in_folder(path, absolute),
-                    ctx,
-                    f"the folder {path!r} holds no file of a known format",
-                )
-            if not tail and not os.path.exists(absolute):  # noqa: PTH110 - as above
-                raise SourceError(
-                    f"{path!r} does not exist (looked for {absolute!r}); check path, or "
-                    f"set mode: tail to wait for it",
-                    path=path,
-                )
-            return [path]
-        fixed, pattern = _split_pattern(path)
-        base = ctx.allowed_path(fixed)
-        names = glob.iglob(pattern, root_dir=base, recursive=True)  # noqa: PTH207 - as above
-        found = [os.path.join(fixed, name) for name in names if os.path.isfile(os.path.join(base, name))]  # noqa: PTH113, PTH118 - as above
-        return self._checked(sorted(found), ctx, f"no file matches {path!r}")
-
-    def _in_folder(self, path: str, absolute: str) -> list[str]:
-        found: list[str] = []
-        with os.scandir(absolute) as entries:
-            for entry in entries:
-                stem = entry.name.removesuffix(".gz").removesuffix(".zst")
-                known = os.path.splitext(stem)[1].lower() in EXTENSIONS or self.config.format is not None  # noqa: PTH122 - as above
-                if known and not entry.name.startswith(".") and entry.is_file():
-                    found.append(os.path.join(path, entry.name))  # noqa: PTH118 - as above
-        return sorted(found)
-
-    def _checked(self, paths: list[str], ctx: SourceContext, nothing: str) -> list[str]:
-        if not paths and self.config.mode == "whole":
-            raise SourceError(f"{nothing}; check path", path=self.config.path)
-        for path in paths:
-            ctx.allowed_path(path)
-        if self.config.mode == "tail":
-            _refuse_rotations(paths)
-        return paths
-
 
 def _open_whole(path: str, absolute: str, layout: Layout, where: FilePosition | None) -> OpenFile:
     with translated(path):
@@ -229,25 +240,3 @@ def _open_whole(path: str, absolute: str, layout: Layout, where: FilePosition | 
             file.close()
             raise lost(path, where, "another file has taken its place")
         return file
-
-
-def _split_pattern(path: str) -> tuple[str, str]:
-    """The folder before the first wildcard, and the rest."""
-    parts = path.split(os.sep)  # noqa: PTH206 - as above
-    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    folder = os.sep.join(parts[:fixed]) or (os.sep if path.startswith(os.sep) else "")  # noqa: PTH118 - as above
-    return folder, os.sep.join(parts[fixed:])  # noqa: PTH118 - as above
-
-
-def _refuse_rotations(paths: list[str]) -> None:
-    known = set(paths)
-    for path in paths:
-        folder, name = os.path.split(path)
-        for end, letter in enumerate(name):
-            base = os.path.join(folder, name[:end])  # noqa: PTH118 - paths are text throughout
-            if letter in ".-_" and base in known and is_rotation_of(name, name[:end]):
-                raise SourceError(
-                    f"the pattern matches {path!r}, which is a rotation of {base!r}; following both would "
-                    f"repeat lines; narrow path so that it matches current files only",
-                    path=path,
-                )

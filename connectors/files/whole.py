@@ -35,9 +35,8 @@ class WholeReader(BlockReader):
         with translated(file.path):
             while not self._at_end:
                 first = file.offset == 0
-                chunk = file.read()
-                self._at_end = not chunk
-                block = file.feed(chunk, first=first) if chunk else self._last()
+                chunk = b"" if file.has_more else file.read()
+                block = file.feed(chunk, first=first) if chunk or file.has_more else self._last()
                 if block.values:
                     return block
         return None
@@ -51,10 +50,13 @@ class WholeReader(BlockReader):
                 f"rotated needs mode: tail",
                 path=file.path,
             )
-        return file.end()
+        block = file.end()
+        self._at_end = not block.values
+        return block
 
     def _positions(self, block: Block, first: int, stop: int) -> Sequence[Position]:
-        return LazyPositions(self._open_file.identity, block.ends, block.lines, first, stop)
+        file = self._open_file
+        return LazyPositions(file.identity, file.stretch, block.ends, block.lines, first, stop)
 
     def _release(self) -> None:
         self._open_file.close()

@@ -1,7 +1,7 @@
 """CSV into rows: quoted newlines, headers, and what is wrong with a record, said per row.
 
 Owns: `CsvDecoder`, `CsvDialect`.
-Does not own: framing (formats.framing), files, pipes.
+Does not own: where records end (formats.csv_records), framing (formats.framing), files, pipes.
 
 Always holds: every record becomes a row or an error row that says `file:line` of its first line (blank
 lines carry nothing and are passed over); a quote that is never closed costs one row, not the rest of the
@@ -12,11 +12,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from connectors.formats.csv_records import (
+    Found,
+    OpenRecord,
+    Piece,
+    Records,
+    is_text,
+    leaves_open,
+    why,
+)
 from connectors.formats.decoding import UTF_8
 from connectors.formats.framing import Block, Framed, LineFramer, too_long_error
 from flowcore.errors import SourceError
@@ -40,7 +50,7 @@ class CsvDialect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class CsvDecoder:
     """Records into dicts of text by column, or lists of text when there are no columns.
 
-    Holds: the lines of the unfinished last record, at most `max_line_bytes`, plus one chunk.
+    Holds: the bytes of the unfinished last record, at most `max_line_bytes`, plus one chunk.
     """
 
     def __init__(
@@ -62,7 +72,9 @@ class CsvDecoder:
         self._framer = LineFramer(max_line_bytes=max_line_bytes, offset=offset, line=line)
         self._begin = offset
         self._quote = dialect.quote.encode(encoding)
-        self._left = Framed([], [], line, {})
+        self._open: OpenRecord | None = None
+        self._again: deque[Piece | Framed] = deque()
+        """Lines to be looked at next: those after a record that was given up, and what came since."""
         self._header_due = dialect.header and columns is None
         self.columns: tuple[str, ...] | None = tuple(columns) if columns is not None else dialect.columns
         csv.field_size_limit(max(csv.field_size_limit(), max_line_bytes))
@@ -72,56 +84,122 @@ class CsvDecoder:
         """The header, if one is due, has been read."""
         return not self._header_due
 
+    @property
+    def has_more(self) -> bool:
+        """`feed` with nothing new gives further rows."""
+        return bool(self._again)
+
     def feed(self, chunk: bytes) -> Block:
-        return self._decode(self._framer.feed(chunk), final=False)
+        framed = self._framer.feed(chunk)
+        if self._again:
+            if framed.lines:
+                self._again.append(framed)
+            framed = self._next_again()
+        return self._decode(framed, final=False)
 
     def end(self) -> Block:
-        return self._decode(self._framer.end(), final=True)
+        """The next rows when the input has ended; none: there are no more."""
+        while True:
+            final = not self._again
+            framed = self._framer.end() if final else self._next_again()
+            block = self._decode(framed, final=final)
+            if block.values or not (self._again or self._open):
+                return block
 
     def skip(self, count: int) -> None:
         """Count bytes that belong to no row."""
         self._framer.skip(count)
         self._begin += count
 
+    def _next_again(self) -> Framed:
+        following = self._again.popleft()
+        return following.framed() if isinstance(following, Piece) else following
+
     def _decode(self, framed: Framed, *, final: bool) -> Block:
         begin = self._begin
-        lines = self._left_with(framed)
-        if not lines.lines:
+        found, framed = self._go_on(framed, final=final)
+        if framed.lines:
+            further = self._simple(framed) or Records(self, framed, final=final).all()
+            if further.left is not None:
+                at = len(framed.lines) - len(further.left.lines)
+                start = framed.ends[at - 1] if at else self._begin
+                self._open = OpenRecord(further.left, start)
+            self._begin = framed.ends[-1] if self._open is None else self._open.begin
+            found = further if found is None else found.and_then(further)
+        if found is None:
             return Block([], [], [], {}, begin=begin)
-        records = self._simple(lines) or _Records(self, lines, final=final).all()
-        self._left = records.left
-        taken = len(lines.lines) - len(records.left.lines)
-        if taken:
-            self._begin = lines.ends[taken - 1]
-        return self._shape(records, begin)
+        return self._shape(found, begin)
 
-    def _left_with(self, framed: Framed) -> Framed:
-        left = self._left
-        if not left.lines:
-            return framed
-        count = len(left.lines)
-        too_long = {index + count: length for index, length in framed.too_long.items()}
-        return Framed(left.lines + framed.lines, left.ends + framed.ends, left.first, too_long)
+    def _go_on(self, framed: Framed, *, final: bool) -> tuple[Found | None, Framed]:
+        """The open record, if it ends here or is given up, and the lines after it."""
+        held = self._open
+        if held is None:
+            return None, framed
+        stop = self._closing(framed, held.nbytes)
+        fits = held.nbytes + sum(map(len, framed.lines)) + len(framed.lines) - 1 <= self._max
+        if stop is None and fits and not (final or framed.too_long):
+            if framed.lines:
+                held.add(framed.lines, framed.ends[-1])
+            return None, framed.after(len(framed.lines))
+        self._open = None
+        if stop is None:
+            found, pieces = held.given_up(self)
+            self._again.extendleft(reversed([*pieces, *([framed] if framed.lines else [])]))
+            self._begin = found.ends[-1]
+            return found, framed.after(len(framed.lines))
+        held.add(framed.lines[: stop + 1], framed.ends[stop])
+        self._begin = framed.ends[stop]
+        return self._closed(held), framed.after(stop + 1)
 
-    def _simple(self, framed: Framed) -> _Found | None:
-        """One record a line, the fast path: no quotes, nothing to report."""
-        joined = b"\n".join(framed.lines)
-        if framed.too_long or self._quote in joined:
+    def _closing(self, framed: Framed, held_bytes: int) -> int | None:
+        """The line the open record ends with; None: it does not, or is too long by then."""
+        dialect = self._dialect
+        lines = framed.lines[: min(framed.too_long, default=len(framed.lines))]
+        if self._quote not in b"\n".join(lines):
             return None
+        for index, text in enumerate(self.texts(lines)[0]):
+            held_bytes += len(lines[index]) + 1
+            if not leaves_open(text, is_open=True, delimiter=dialect.delimiter, quote=dialect.quote):
+                return index if held_bytes - 1 <= self._max else None
+        return None
+
+    def _closed(self, held: OpenRecord) -> Found:
+        raw = held.raw()
+        first, number, end = held.first + 1, held.first + held.lines, held.end
+        (text,), escaped = self.texts([raw[:-1]])
         try:
-            rows = list(self.reader(io.StringIO(joined.decode(self._encoding) + "\n", newline="\n")))
+            rows = list(self.reader(io.StringIO(text, newline="\n")))
+            reason = None if len(rows) == 1 else "its quotes are broken"
+        except csv.Error as fault:
+            rows, reason = [], why(fault)
+        if escaped and reason is None and not is_text(rows[0]):
+            reason = f"it is not {self._encoding} text; set encoding"
+        if reason is None:
+            return Found.one(rows[0], end=end, first=first, number=number)
+        error = self.malformed(first, reason, raw[:-1])
+        return Found.one(raw[:-1], end=end, first=first, number=number, error=error)
+
+    def _simple(self, framed: Framed) -> Found | None:
+        """One record a line, the fast path: no quoted newline, nothing to report."""
+        if framed.too_long:
+            return None
+        count = len(framed.lines)
+        try:
+            text = b"\n".join(framed.lines).decode(self._encoding) + "\n"
+            rows = list(self.reader(io.StringIO(text, newline="\n")))
         except (UnicodeDecodeError, csv.Error):
             return None
-        numbers = range(framed.first + 1, framed.first + 1 + len(rows))
-        after = Framed([], [], framed.first + len(rows), {})
-        return _Found(rows, framed.ends, numbers, numbers, {}, after)
+        if len(rows) != count:
+            return None
+        numbers = range(framed.first + 1, framed.first + 1 + count)
+        return Found(rows, framed.ends, numbers, numbers, {})
 
     def reader(self, texts: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(
             texts, delimiter=self._dialect.delimiter, quotechar=self._dialect.quote, strict=True
         )
 
-    def _shape(self, found: _Found, begin: int) -> Block:
+    def _shape(self, found: Found, begin: int) -> Block:
         if self._header_due and found.rows:
             found = self._take_header(found)
         rows, errors, columns = found.rows, found.errors, self.columns
@@ -149,7 +227,9 @@ class CsvDecoder:
                     f"{self._where}:{line}: the record has {len(row)} cells, the columns are {len(columns)} "
                     f"({', '.join(columns)}); the record is {shown(row)}; fix it"
                     + (
-                        "" if len(row) > len(columns) else ", or set fill: true to get null for missing cells"
+                        ""
+                        if len(row) > len(columns)
+                        else ", or set ragged: fill to get null for missing cells"
                     ),
                     path=self._where,
                     line=line,
@@ -161,15 +241,16 @@ class CsvDecoder:
             block.errors[len(block.values)] = error
         block.values.append(row)
 
-    def _take_header(self, found: _Found) -> _Found:
+    def _take_header(self, found: Found) -> Found:
         index = next((i for i, row in enumerate(found.rows) if row), None)
         if index is None:
-            return _Found([], [], [], [], {}, found.left)
+            return Found([], [], [], [], {})
         error = found.errors.get(index)
         if error is not None:
             raise SourceError(f"{error}; this is the header, without it no row has names", path=self._where)
         names = found.rows[index]
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter[str](names)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated and self._dialect.columns is None:
             raise SourceError(
                 f"{self._where}:{found.firsts[index]}: the header names {', '.join(map(repr, repeated))} "
@@ -182,16 +263,15 @@ class CsvDecoder:
             self.columns = tuple(names)
         rest = index + 1
         errors = {i - rest: error for i, error in found.errors.items()}
-        return _Found(
+        return Found(
             found.rows[rest:],
             found.ends[rest:],
             found.numbers[rest:],
             found.firsts[rest:],
             errors,
-            found.left,
         )
 
-    # --- used by _Records ----------------------------------------------------------------------------------
+    # --- used by Records ----------------------------------------------------------------------------------
 
     def texts(self, lines: Sequence[bytes]) -> tuple[list[str], bool]:
         """The lines as text with their newlines, and whether bytes that are no text were escaped in them."""
@@ -210,140 +290,14 @@ class CsvDecoder:
             line=line,
         )
 
-    @property
-    def encoding(self) -> str:
-        return self._encoding
+    def unclosed(self, line: int, raw: bytes) -> SourceError:
+        reason = f"a quote that opens here is never closed, or not within max_line_bytes={self._max}"
+        return self.malformed(line, reason, raw)
 
     @property
     def max_bytes(self) -> int:
         return self._max
 
-
-class _Found:
-    """Records of one step: the raw cells, where each one ends, the line it begins and the line it ends on."""
-
-    __slots__ = ("ends", "errors", "firsts", "left", "numbers", "rows")
-
-    def __init__(
-        self,
-        rows: list[Any],
-        ends: Sequence[int],
-        numbers: Sequence[int],
-        firsts: Sequence[int],
-        errors: Mapping[int, Exception],
-        left: Framed,
-    ) -> None:
-        self.rows = rows
-        self.ends = ends
-        self.numbers = numbers
-        self.firsts = firsts
-        self.errors = errors
-        self.left = left
-
-
-class _Records:
-    """Record by record: quoted newlines, broken quotes, lines that are too long or no text."""
-
-    def __init__(self, decoder: CsvDecoder, framed: Framed, *, final: bool) -> None:
-        self._decoder = decoder
-        self._framed = framed
-        self._final = final
-        self._texts, self._escaped = decoder.texts(framed.lines)
-        self._rows: list[Any] = []
-        self._spans: list[tuple[int, int]] = []
-        self._errors: dict[int, Exception] = {}
-
-    def all(self) -> _Found:
-        framed = self._framed
-        count = len(framed.lines)
-        at = 0
-        while at < count:
-            if at in framed.too_long:
-                error = self._decoder.too_long(framed.first + at + 1, framed.too_long[at])
-                self._fail(at, at + 1, error)
-                at += 1
-                continue
-            stop = next((index for index in range(at, count) if index in framed.too_long), count)
-            broken = self._until(at, stop)
-            if broken is None:
-                at = stop
-            elif stop == count and not self._final and self._fits(broken):
-                return self._found(broken)
-            else:
-                reason = "a quote that opens here is never closed"
-                self._fail(broken, broken + 1, self._malformed(broken, broken + 1, reason))
-                at = broken + 1
-        return self._found(count)
-
-    def _until(self, at: int, stop: int) -> int | None:
-        """Read records of the lines `at` to `stop`; the first line of an unfinished one, or None."""
-        feeder = _Feeder(self._texts, at, stop)
-        reader = self._decoder.reader(feeder)
-        while True:
-            start = feeder.at
-            try:
-                row = next(reader)
-            except StopIteration:
-                return None
-            except csv.Error as fault:
-                if feeder.exhausted:
-                    return start
-                self._fail(start, feeder.at, self._malformed(start, feeder.at, str(fault)))
-                continue
-            if self._escaped and not _is_text(row):
-                reason = f"it is not {self._decoder.encoding} text; set encoding"
-                self._fail(start, feeder.at, self._malformed(start, feeder.at, reason))
-                continue
-            self._rows.append(row)
-            self._spans.append((start, feeder.at))
-
-    def _fits(self, start: int) -> bool:
-        return sum(map(len, self._framed.lines[start:])) <= self._decoder.max_bytes
-
-    def _malformed(self, start: int, stop: int, reason: str) -> SourceError:
-        raw = b"\n".join(self._framed.lines[start:stop])
-        return self._decoder.malformed(self._framed.first + start + 1, reason, raw)
-
-    def _fail(self, start: int, stop: int, error: Exception) -> None:
-        self._errors[len(self._rows)] = error
-        self._rows.append(b"\n".join(self._framed.lines[start:stop]) or b"\n")
-        self._spans.append((start, stop))
-
-    def _found(self, stop: int) -> _Found:
-        framed = self._framed
-        left = Framed(framed.lines[stop:], framed.ends[stop:], framed.first + stop, {})
-        ends = [framed.ends[end - 1] for _, end in self._spans]
-        numbers = [framed.first + end for _, end in self._spans]
-        firsts = [framed.first + start + 1 for start, _ in self._spans]
-        return _Found(self._rows, ends, numbers, firsts, self._errors, left)
-
-
-class _Feeder:
-    """Lines for the csv reader, one at a time, so that it is known which of them a record took."""
-
-    __slots__ = ("_stop", "_texts", "at", "exhausted")
-
-    def __init__(self, texts: list[str], at: int, stop: int) -> None:
-        self._texts = texts
-        self._stop = stop
-        self.at = at
-        self.exhausted = False
-
-    def __iter__(self) -> _Feeder:
-        return self
-
-    def __next__(self) -> str:
-        if self.at >= self._stop:
-            self.exhausted = True
-            raise StopIteration
-        text = self._texts[self.at]
-        self.at += 1
-        return text
-
-
-def _is_text(row: list[str]) -> bool:
-    try:
-        "".join(row).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    @property
+    def encoding(self) -> str:
+        return self._encoding

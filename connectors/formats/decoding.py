@@ -37,6 +37,10 @@ class _LineDecoder:
     def feed(self, chunk: bytes) -> Block:
         return self._block(self._framer.feed(chunk))
 
+    @property
+    def has_more(self) -> bool:
+        return False
+
     def end(self) -> Block:
         return self._block(self._framer.end())
 

@@ -9,6 +9,7 @@ changed in silence: NaN is never null, bytes are never text, whole numbers of an
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from itertools import islice
 from typing import Final, Literal, Protocol, cast
 from uuid import UUID
 
@@ -170,6 +172,10 @@ class LinesEncoder:
             raise _refused(row, "it holds a lone surrogate, which UTF-8 cannot write", fault) from fault
 
 
+class _Writer(Protocol):
+    def writerow(self, row: Sequence[object], /) -> object: ...
+
+
 class CsvEncoder:
     """Records of fixed columns. None is an empty cell, a list or dict is its JSON, True is `true`.
 
@@ -180,14 +186,26 @@ class CsvEncoder:
         self._delimiter = delimiter
         self._buffer = io.StringIO()
         self._writer = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\n")
+        # The csv module quotes no lone carriage return, and readers take it for the end of the record.
+        self._quoting = csv.writer(
+            self._buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
         self.columns: tuple[str, ...] | None = tuple(columns) if columns is not None else None
 
     def header(self) -> bytes:
         return self._line(list(self.columns or ()))
 
-    def names_in(self, header: str) -> tuple[str, ...]:
-        """The columns a header names."""
-        return tuple(next(csv.reader([header], delimiter=self._delimiter), ()))
+    def names_in(self, beginning: bytes) -> tuple[str, ...] | None:
+        """The columns that the first record of a file names; None: it cannot be read."""
+        text = beginning.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+        try:
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True)
+            first = list(islice(reader, 1))
+            names = first[0] if first else []
+            "".join(names).encode()
+        except (csv.Error, UnicodeEncodeError):
+            return None
+        return tuple(names)
 
     def adopt(self, row: object) -> None:
         """Take the columns from a row, if none are known yet and the row has names."""
@@ -210,15 +228,20 @@ class CsvEncoder:
         return self._line([_cell(fields.get(name), name) for name in columns])
 
     def _line(self, cells: Sequence[object]) -> bytes:
-        buffer = self._buffer
-        buffer.seek(0)
-        buffer.truncate()
-        self._writer.writerow(cells)
-        text = buffer.getvalue()
+        text = self._written(self._writer, cells)
+        if "\r" in text:
+            text = self._written(self._quoting, cells)
         try:
             return text.encode()
         except UnicodeEncodeError as fault:
             raise _refused(cells, "it holds a lone surrogate, which UTF-8 cannot write", fault) from fault
+
+    def _written(self, writer: _Writer, cells: Sequence[object]) -> str:
+        buffer = self._buffer
+        buffer.seek(0)
+        buffer.truncate()
+        writer.writerow(cells)
+        return buffer.getvalue()
 
 
 def _fields(row: object) -> Mapping[str, object] | None:

@@ -33,6 +33,11 @@ class Framed:
         self.too_long = too_long
         """Length by index; such a line holds its first `SAMPLE_BYTES` only."""
 
+    def after(self, count: int) -> Framed:
+        """Without the first `count` lines."""
+        too_long = {index - count: length for index, length in self.too_long.items() if index >= count}
+        return Framed(self.lines[count:], self.ends[count:], self.first + count, too_long)
+
 
 class Block:
     """Decoded rows: `values`, where each ends (`ends`, `lines`), and which of them are errors."""
@@ -69,8 +74,13 @@ class Decoder(Protocol):
         """The rows that `chunk` completes."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """`feed` with no bytes gives further rows."""
+        ...
+
     def end(self) -> Block:
-        """What is left when the input has ended."""
+        """What is left when the input has ended, at most some of it; no rows: nothing."""
         ...
 
 

@@ -77,10 +77,11 @@ class BlockReader(ABC):
         self._closed = True
         loop = asyncio.get_running_loop()
         self._interrupt()
-        if self._fetch is not None:
-            await asyncio.wait([self._fetch])
-            if not self._fetch.cancelled():
-                self._fetch.exception()  # nobody will ask for its rows or its failure any more
+        fetch = self._fetch
+        if fetch is not None:
+            await asyncio.wait([fetch])
+            if not fetch.cancelled():
+                fetch.exception()  # nobody will ask for its rows or its failure any more
         self._block, self._taken = _NOTHING, 0
         await loop.run_in_executor(self._executor, self._release)
 

@@ -20,6 +20,7 @@ from flowcore.connector import Assigned, Credit, Position, Reader, Revoked, Rows
 from flowcore.context import SinkContext, SourceContext
 from flowcore.node import node
 from flowruntime.runtime import FlowRuntime
+from flowruntime.testing.letters import CollectedLetters
 from flowruntime.testing.virtual import run_virtual
 
 
@@ -182,6 +183,25 @@ def kept(
         settles = settles_
 
     return Own
+
+
+def graveyard(letters: CollectedLetters, name: str = "test.graveyard") -> type[Sink[Nothing, Any]]:
+    """A sink class whose dead letters are those; to be known to a runtime by `nodes=[...]`."""
+
+    class Graveyard(Sink[Nothing, Any], type=name):
+        @classmethod
+        def dead_letters(cls, config: Nothing) -> CollectedLetters:
+            del config
+            return letters
+
+        async def write(self, batch: Rows[Any]) -> Mapping[int, Exception]:
+            raise NotImplementedError
+
+    return Graveyard
+
+
+DEAD_LETTER = {"on_error": "dead_letter", "dead_letter": {"type": "test.graveyard"}}
+"""Settings: every failed row goes to `graveyard(...)`."""
 
 
 @node("test.wait")

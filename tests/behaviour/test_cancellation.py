@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -198,3 +199,61 @@ async def test_an_async_generator_is_closed_when_its_request_is_cancelled() -> N
         await run.cancel()
         assert closed == [7, 8]
         assert running() == []
+
+
+@node("cancel.drip")
+async def drip(value: int) -> AsyncIterator[int]:
+    """Some children, and then none for ever."""
+    for child in range(value):
+        yield child
+    await asyncio.Event().wait()
+
+
+@node("cancel.untidy")
+def untidy(value: int) -> Iterator[int]:
+    """Its clean-up raises."""
+    try:
+        while True:
+            yield value
+    finally:
+        raise OSError("cannot close")
+
+
+@node("cancel.stubborn_drip")
+async def stubborn_drip(value: int) -> AsyncIterator[int]:
+    """Swallows its cancellation."""
+    yield value
+    for _ in range(3):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1_000)
+
+
+@pytest.mark.parametrize("thing", [drip, untidy])
+@virtual
+async def test_an_expanding_node_that_is_cut_off_is_cancelled_not_completed(thing: Any) -> None:
+    wf = Workflow("cut")
+    wf.chain(wf.add(thing, id="n"), wf.add(forever, id="after"))
+    with structlog.testing.capture_logs() as logs:
+        async with runtime() as rt:
+            result = await rt.execute(wf, {"value": 3}, timeout=timedelta(seconds=5))
+            assert now() == 5
+    assert result.state.name == "failed"
+    states = {name: (outcome.state, outcome.cause) for name, outcome in result.outcomes.items()}
+    assert states == dict.fromkeys(("n", "after"), ("cancelled", "the request did not finish within 5.0 s"))
+    told = [line["event"] for line in logs]
+    assert told == (
+        [] if thing is drip else ["node 'n' failed to clean up after it was cancelled: OSError: cannot close"]
+    )
+
+
+@virtual
+async def test_a_generator_that_swallows_its_cancellation_does_not_hold_up_the_end() -> None:
+    wf = Workflow("stubborn")
+    wf.chain(wf.add(stubborn_drip, id="n"), wf.add(same, id="after"))
+    with structlog.testing.capture_logs() as logs:
+        async with runtime() as rt:
+            result = await rt.execute(wf, {"value": 3}, timeout=timedelta(seconds=5))
+        assert now() == 15  # twice what a cancelled call is waited for
+    assert result.state.name == "failed"
+    assert any("swallow cancellation" in line["event"] for line in logs)
+    await asyncio.sleep(2_000)

@@ -267,6 +267,7 @@ async def test_a_partition_that_breaks_fails_the_run_though_other_changes_may_co
 
 @virtual
 async def test_a_partition_that_is_revoked_finishes_and_one_that_comes_back_is_counted_on() -> None:
+    """SRC-11."""
     sink = kept()
     source = dynamic(a=[[1.0, 2.0], never])
     async with runtime() as rt:

@@ -24,6 +24,13 @@ async def never() -> None:
     await asyncio.Event().wait()
 
 
+@node("del.held")
+async def never_for_one(value: float) -> float:
+    if value == 1.0:
+        await never()
+    return value
+
+
 @virtual
 async def test_a_position_is_committed_only_when_every_row_before_it_is_settled() -> None:
     """Row 1 takes 10 s, the others 1 s: until 10 s nothing may be committed."""
@@ -50,6 +57,26 @@ async def test_rows_are_committed_once_a_second_while_the_run_goes_on() -> None:
         await run.cancel()
     assert source.committed["0"] == [2, 4, 7, 9, 10] or source.committed["0"][:3] == [2, 4, 7]
     assert source.committed["0"] == sorted(set(source.committed["0"]))
+
+
+@virtual
+async def test_no_more_is_read_beyond_the_committed_position_than_may_come_again(tmp_path: Path) -> None:
+    """And a commit is made when half of that is settled, however long the interval is."""
+    beyond: list[int] = []
+    source = Script([[value] * 4 for value in range(25)])
+
+    def look(batch: Any) -> None:
+        del batch
+        beyond.append(source.handed_over - max(source.committed["0"], default=0))
+
+    wf = Workflow("window", settings={"max_redelivery": 10, "commit_interval": "1h", "max_in_flight": 1_000})
+    wf.chain(wf.add(Script, id="s"), wf.add(same, id="n"), wf.add(kept(look), id="k"))
+    async with runtime(state_dir=str(tmp_path)) as rt:
+        run = await rt.start(wf, sources={"s": source})
+        result = await run.wait()
+    assert result.records == 100
+    assert max(beyond) <= 10
+    assert now() < 60
 
 
 @pytest.mark.parametrize("crash_after", [0.5, 1.5, 3.2])
@@ -87,6 +114,32 @@ async def test_a_fresh_start_forgets_committed_positions(tmp_path: Path) -> None
             sink.rows.clear()
             await (await rt.start(line(same, sink), sources={"s": Script([[1, 2]])}, fresh=fresh)).wait()
             assert sink.rows == expected
+
+
+@virtual
+async def test_where_a_source_begins_is_kept_before_anything_is_read_of_it(tmp_path: Path) -> None:
+    """So a crash before the first commit resumes there, though the source would begin elsewhere by now."""
+
+    class Moving(Script, type="test.moving"):
+        begins = 0
+        asked = 0
+
+        async def begin(self, partition: str, ctx: Any) -> int:
+            Moving.asked += 1
+            return Moving.begins
+
+    sink = kept()
+    async with runtime(state_dir=str(tmp_path)) as rt:
+        run = await rt.start(line(never_for_one, sink), sources={"s": Moving([[1.0, 2.0], never])})
+        await asyncio.sleep(0.1)
+        await run.cancel("crash before the first commit")
+        Moving.begins = 2
+        for fresh, expected in ((False, [1.0, 2.0]), (False, []), (True, [])):
+            sink.rows.clear()
+            source = Moving([[1.0, 2.0]])
+            await (await rt.start(line(same, sink), sources={"s": source}, fresh=fresh)).wait()
+            assert sink.rows == expected
+    assert Moving.asked == 2
 
 
 @virtual

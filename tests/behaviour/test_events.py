@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from flowcore import (
+    Gap,
     NodeCompleted,
     NodeEvent,
     NodeFailed,
@@ -15,6 +16,7 @@ from flowcore import (
     node,
 )
 from flowcore.context import NodeContext
+from flowcore.errors import RequestTimeoutError
 from flowcore.events import TERMINAL_KINDS, StageProgress
 from flowruntime.testing.recorder import EventRecorder, recorded
 from tests.behaviour.harness import Script, kept, now, runtime, same, virtual, wait
@@ -157,3 +159,80 @@ async def test_progress_of_a_run_tells_rates_and_what_is_in_flight() -> None:
     assert any(event.stage == "w" and event.in_flight == 2 and event.queued == 8 for event in stages)
     last = [event for event in stages if event.stage == "w"][-1]
     assert last.counts.completed == 10
+
+
+@virtual
+async def test_a_run_waits_for_a_subscriber_that_must_not_miss_an_event() -> None:
+    """Ten times as many events as its buffer holds, and it takes a second for each hundred."""
+    wf = Workflow("blocked")
+    wf.chain(wf.add(Script, id="s"), wf.add(same, id="a"), wf.add(kept(), id="k"))
+    taken: list[Any] = []
+
+    async def slowly(events: Any) -> None:
+        async with events:
+            async for event in events:
+                taken.append(event)
+                if len(taken) % 100 == 0:
+                    await asyncio.sleep(1)
+
+    async with runtime() as rt:
+        reader = asyncio.create_task(slowly(rt.events.subscribe(policy="block", buffer=200)))
+        result = await (await rt.start(wf, sources={"s": Script([list(range(500))])})).wait()
+        rt.events.subscribe(policy="drop_oldest", buffer=1).close()  # others hold nobody up
+    await reader
+    assert result.ok
+    assert not [event for event in taken if isinstance(event, Gap)]
+    assert sum(isinstance(event, NodeCompleted) for event in taken) == 2 * 500
+    assert now() >= 10
+
+
+@virtual
+async def test_a_request_waits_for_a_subscriber_that_must_not_miss_an_event_until_its_deadline() -> None:
+    wf = Workflow("blocked", settings={"timeout": "5s"})
+    wf.add(same, id="a")
+    async with runtime() as rt:
+        events = rt.events.subscribe(policy="block", buffer=8)
+        results = [await rt.execute(wf, {"value": n}) for n in range(3)]
+        assert [result.state.name for result in results] == ["completed", "failed", "failed"]
+        assert isinstance(results[1].cause, RequestTimeoutError)
+        assert now() == 10
+        events.close()
+        assert (await rt.execute(wf, {"value": 3})).ok
+
+
+@virtual
+async def test_a_paused_reader_of_events_holds_up_neither_drain_nor_cancellation() -> None:
+    wf = Workflow("blocked")
+    wf.chain(wf.add(Script, id="s"), wf.add(same, id="a"), wf.add(kept(), id="k"))
+    async with runtime() as rt:
+        events = rt.events.subscribe(policy="block", buffer=20)
+        run = await rt.start(wf, sources={"s": Script([list(range(500))])})
+        await asyncio.sleep(1)
+        result = await run.drain()
+        events.close()
+    assert 0 < result.records < 500
+    assert now() == 1
+
+
+@virtual
+async def test_an_execution_of_a_run_has_one_id_in_events_and_in_its_context_and_no_other_run_has_it() -> (
+    None
+):
+    seen_inside: list[str | None] = []
+
+    @node("ev.named")
+    async def named(value: int, ctx: NodeContext) -> int:
+        if value == 1:
+            ctx.state.data["touched"] = True  # an execution is made only when somebody asks for its state
+        seen_inside.append(ctx.execution_id)
+        return value
+
+    wf = Workflow("named")
+    wf.chain(wf.add(Script, id="s"), wf.add(named, id="n"))
+    async with runtime() as rt:
+        with recorded(rt.events) as seen:
+            for _ in range(2):
+                await (await rt.start(wf, sources={"s": Script([[1, 2]])})).wait()
+    told = [event.execution_id for event in seen.of(NodeCompleted)]
+    assert sorted(map(str, told)) == sorted(map(str, seen_inside))
+    assert len(set(told)) == 4

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from flowcore import LoopBlocked, Workflow, WorkflowPartial, node
-from flowcore.errors import SinkError
+from flowcore.errors import NodeTimeoutError, SinkError
 from flowcore.frame import Frame
 from flowruntime.flowcontrol.offload import WorkerProcessDiedError
 from flowruntime.operators.waiting import WaitingOperator
 from flowruntime.testing.recorder import recorded
+from tests.behaviour import slow_to_import
 from tests.behaviour.harness import Script, kept, later, runtime, same, virtual
 
 
@@ -217,10 +220,50 @@ async def test_an_exception_in_a_process_comes_back_as_itself() -> None:
     wf = Workflow("processes")
     wf.add(refuse, id="n")
     async with runtime() as rt:
-        result = await rt.execute(wf, {"n": {"value": 1}})
-        too_large = await rt.execute(wf, {"n": {"value": 2**70}})
+        result = await rt.execute(wf, {"n": {"value": 2**70}})
+        unfit = await rt.execute(wf, {"n": {"value": [object()]}})
     assert isinstance(result.errors["n"][0], ZeroDivisionError)
-    assert "cannot cross" in str(too_large.errors["n"][0])
+    assert "cannot cross into a worker process: value at arguments[0][0] is a object" in str(
+        unfit.errors["n"][0]
+    )
+
+
+class AwayError(Exception):
+    """Of this module: a worker process knows it by its name."""
+
+
+@node("fail.hang", offload="process", concurrency=2)
+def hang(value: int) -> int:
+    """Hangs on 3, holding the interpreter's lock; is away on 4 the first time."""
+    if value == 3:
+        re.fullmatch(r"(a|a)*b", "a" * 60)
+    if value == 4 and not Path(os.environ["FAIL_HANG"]).exists():
+        Path(os.environ["FAIL_HANG"]).touch()
+        raise AwayError(value)
+    return value * 2
+
+
+async def test_a_row_that_hangs_in_a_process_is_ended_at_its_timeout_and_keeps_nothing_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `retry_on` asks for the class the function raised, though it was raised elsewhere."""
+    monkeypatch.setenv("FAIL_HANG", str(tmp_path / "was here"))
+    wf = Workflow("processes", settings={"on_error": "continue"})
+    retry = {"max_attempts": 2, "initial": "1ms", "retry_on": ["AwayError"]}
+    wf.chain(wf.add(Script, id="s"), wf.add(hang, id="n", timeout="3s", retry=retry))
+    async with runtime() as rt:
+        outcomes = [out async for out in rt.stream(wf, [1, 3, 4, 3, 5])]
+    assert [out.value for out in outcomes] == [2, None, 8, None, 10]
+    assert {type(out.error) for out in outcomes if not out.ok} == {NodeTimeoutError}
+
+
+async def test_what_a_process_takes_to_start_is_no_rows_time() -> None:
+    """Else each row would expire while its fresh process imports, and be given another fresh one."""
+    wf = Workflow("slow start", settings={"on_error": "continue"})
+    wf.chain(wf.add(Script, id="s"), wf.add(slow_to_import.double, id="n", timeout="500ms"))
+    async with runtime() as rt:
+        outcomes = [out async for out in rt.stream(wf, [1, 2])]
+    assert [out.value for out in outcomes] == [2, 4]
 
 
 @node("fail.refuse", offload="process", concurrency=1)
@@ -230,6 +273,8 @@ def refuse(value: int) -> float:
 
 
 async def test_the_watchdog_names_the_node_that_blocks_the_loop_in_the_log_and_as_an_event() -> None:
+    """NOD-2."""
+
     @node("fail.blocking")
     def blocking(value: int) -> int:
         end = time.monotonic() + 0.1

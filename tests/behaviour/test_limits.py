@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -84,6 +85,7 @@ async def test_a_limit_per_node_type_binds_that_type_only() -> None:
 
 @virtual
 async def test_a_limit_per_node_binds_all_its_rows_over_all_requests() -> None:
+    """NOD-10."""
     gauge = Gauge()
     wf = Workflow("one")
     wf.add(gauged(gauge, "g.a"), id="n", concurrency=5)
@@ -136,6 +138,7 @@ async def test_of_the_runtimes_and_the_workflows_limit_the_tighter_one_binds(
 
 @virtual
 async def test_a_row_that_backs_off_holds_no_permit() -> None:
+    """OPR-11."""
     tries: list[float] = []
 
     @node("g.flaky", retry=None)
@@ -206,3 +209,40 @@ async def test_batches_count_as_one_call_against_their_limits() -> None:
     assert [out.value for out in outcomes] == list(range(12))
     assert sizes == [4, 4, 4]
     assert now() == 3.0
+
+
+@node("lim.lingers", batch=Batch(max_items=10, linger=timedelta(milliseconds=5)))
+async def lingers(values: list[int]) -> list[int]:
+    return values
+
+
+@node("lim.holds")
+async def holds(value: int) -> int:
+    await asyncio.sleep(0.1)
+    return value
+
+
+@virtual
+async def test_a_row_lingers_anew_after_a_release_that_had_to_wait_and_was_cancelled() -> None:
+    """Its time was up while another batch waited for its turn; then both were cancelled."""
+    batches, other = Workflow("batches"), Workflow("other")
+    batches.add(lingers, id="n")
+    other.add(holds, id="n")
+
+    async with runtime(max_parallel=1) as rt:
+
+        def ask(wf: Workflow, value: int) -> asyncio.Task[Any]:
+            return asyncio.create_task(rt.execute(wf, {"n": {"value" if wf is other else "values": value}}))
+
+        busy = ask(other, 0)
+        await asyncio.sleep(0.01)
+        queued, gathering = ask(batches, 1), None
+        await asyncio.sleep(0.01)
+        gathering = ask(batches, 2)
+        await asyncio.sleep(0.01)
+        for asked in (gathering, queued):
+            asked.cancel()
+            await asyncio.wait({asked})
+        assert (await busy).ok
+        async with asyncio.timeout(1):
+            assert (await ask(batches, 3)).outputs == {"n": {"out": 3}}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
-from flowcore import Workflow, node
-from flowcore.errors import RunFailedError
+from flowcore import Outputs, Workflow, node
+from flowcore.errors import CancelledRowError, RunFailedError, ValidationFailedError
 from flowruntime import StreamOutcome
 from tests.behaviour.harness import forever, kept, now, running, runtime, same, virtual, wait
 
@@ -43,6 +44,25 @@ async def test_outcomes_come_in_input_order_with_nothing_left_out() -> None:
     assert [out.value for out in outcomes if out.ok and not out.dropped] == [1, 3, 7, 9]
     assert [out.index for out in outcomes if out.dropped] == [0, 2, 4, 6, 8]
     assert [(out.index, str(out.error)) for out in outcomes if not out.ok] == [(5, "five")]
+
+
+class Ports(Outputs):
+    """The default port, and one beside it."""
+
+    out: str | msgspec.UnsetType = msgspec.UNSET
+    answer: str | msgspec.UnsetType = msgspec.UNSET
+
+
+@node("out.ports")
+def ports(value: str) -> Ports:
+    return Ports(out=value, answer=value.upper()) if len(value) > 1 else Ports(out=value)
+
+
+@virtual
+async def test_the_outcome_of_an_end_with_several_ports_is_a_mapping_by_port() -> None:
+    async with runtime() as rt:
+        outcomes = [out.value async for out in rt.stream(workflow(ports), ["ab", "c"])]
+    assert outcomes == [{"out": "ab", "answer": "AB"}, "c"]
 
 
 @virtual
@@ -204,3 +224,75 @@ async def test_cancelling_the_consumer_of_a_stream_leaves_nothing_running() -> N
         await task
     assert now() - started <= 0.05
     assert running() == []
+
+
+async def consumed(
+    outcomes: AsyncIterator[StreamOutcome],
+) -> tuple[list[StreamOutcome], RunFailedError | None]:
+    """The outcomes of a stream, and what it raised behind them."""
+    seen: list[StreamOutcome] = []
+    try:
+        async for out in outcomes:
+            seen.append(out)  # noqa: PERF401 - those before the error must be kept
+    except RunFailedError as error:
+        return seen, error
+    return seen, None
+
+
+@virtual
+async def test_a_stream_that_an_item_stops_tells_the_outcome_of_every_item_it_had_taken_first() -> None:
+    """Items done and held back for their turn, the one that failed, those under way: nothing is left out."""
+
+    @node("out.slow_or_failing")
+    async def slow_or_failing(value: int) -> int:
+        await asyncio.sleep({0: 1, 1: 100, 2: 1, 3: 2, 4: 100}[value])
+        if value == 3:
+            raise ValueError("three")
+        return value
+
+    wf = Workflow("stopped")
+    wf.add(slow_or_failing, id="n", concurrency={"max": 8, "order": "unordered"})
+    async with runtime() as rt:
+        seen, error = await consumed(rt.stream(wf, range(5)))
+    assert "three; set on_error: continue" in str(error)
+    assert [out.index for out in seen] == [0, 1, 2, 3, 4]
+    assert [out.value for out in seen if out.ok] == [0, 2]
+    assert isinstance(seen[3].error, ValueError)
+    assert [type(seen[index].error) for index in (1, 4)] == [CancelledRowError, CancelledRowError]
+    assert now() == 2
+
+
+@virtual
+async def test_a_stream_whose_items_fail_in_one_frame_names_the_item() -> None:
+    async with runtime() as rt:
+        seen, _ = await consumed(rt.stream(workflow(fail_on_five), range(8)))
+    assert [out.index for out in seen] == list(range(8))
+    assert [out.index for out in seen if isinstance(out.error, ValueError)] == [5]
+
+
+@virtual
+async def test_a_stream_that_is_cut_short_by_closing_the_runtime_does_not_look_finished() -> None:
+    wf = Workflow("cut")
+    wf.add(wait, id="w")
+    async with runtime() as rt:
+        task = asyncio.create_task(consumed(rt.stream(wf, [1.0, 100.0])))
+        await asyncio.sleep(2)
+    seen, error = await task
+    assert "was cancelled: the runtime was closed" in str(error)
+    assert [(out.index, type(out.error)) for out in seen] == [(0, type(None)), (1, CancelledRowError)]
+
+
+@virtual
+async def test_a_source_that_fails_is_no_item_that_failed() -> None:
+    async with runtime() as rt:
+        seen, error = await consumed(rt.stream(workflow(same), cast("Any", 5)))
+    assert seen == []
+    assert "not iterable" in str(error)
+    assert "on_error" not in str(error)
+
+
+@virtual
+async def test_an_order_nobody_knows_is_refused() -> None:
+    async with runtime() as rt:
+        with pytest.raises(ValidationFailedError, match=r"must be one of input, completion \(got 'inputs'\)"):
+            await consumed(rt.stream(workflow(same), [1], order=cast("Any", "inputs")))

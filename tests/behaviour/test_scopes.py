@@ -58,6 +58,7 @@ async def fail_on_three(value: int) -> int:
 
 @virtual
 async def test_nested_expanding_and_collecting_gives_nested_lists_in_order() -> None:
+    """OPR-9."""
     wf = Workflow("nested")
     outer, inner = wf.add(split, id="outer"), wf.add(split, id="inner")
     slow = wf.add(wait, id="slow")
@@ -328,6 +329,7 @@ async def pause() -> None:
 
 @virtual
 async def test_a_batch_leaves_at_its_size_at_its_linger_and_at_the_end() -> None:
+    """OPR-10."""
     left: list[tuple[float, list[int]]] = []
     sink = kept(lambda batch: left.extend((now(), value) for value in batch.values) or {})
     wf = Workflow("batches")
@@ -395,6 +397,7 @@ async def test_a_slow_batch_node_gets_full_batches_and_a_bad_item_fails_alone() 
 
 @virtual
 async def test_a_batch_node_that_returns_the_wrong_number_fails_its_rows_with_both_numbers() -> None:
+    """NOD-8."""
     from collections.abc import Sequence
 
     from flowcore import Batch
@@ -418,6 +421,8 @@ Stream = Observable[Record[Any]]
 
 @virtual
 async def test_an_operator_that_settles_on_entry_is_refused_unless_a_weaker_promise_is_accepted() -> None:
+    """OPR-14."""
+
     @operator("sc.distinct", settles="on_entry")
     def distinct() -> Callable[[Stream], Stream]:
         return lambda source: source.pipe(ops.distinct_until_changed(lambda record: record.value))
@@ -450,6 +455,8 @@ def explicit(transform: Callable[[Stream], Stream], **options: Any) -> Any:
 
 @virtual
 async def test_an_explicit_operator_forwards_changes_and_drops_and_every_row_is_settled() -> None:
+    """OPR-13."""
+
     def double_odd(record: Record[Any]) -> Record[Any]:
         return record.with_value(record.value * 2) if record.value % 2 else record.drop()
 
@@ -531,6 +538,7 @@ async def test_an_operators_answer_that_comes_after_the_timeout_is_not_heard() -
 
 @virtual
 async def test_a_request_through_an_operator_gets_a_fresh_one_each_time_and_its_deadline_is_kept() -> None:
+    """OPR-5."""
     wf = Workflow("fresh")
     kind = explicit(lambda rows: rows.pipe(ops.scan(lambda a, b: b.with_value(a.value + b.value))))
     wf.chain(wf.add(same, id="a"), wf.add(kind, id="o"), wf.add(wait, id="w"))

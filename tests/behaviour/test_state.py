@@ -25,6 +25,7 @@ def read(value: Any, ctx: NodeContext) -> Any:
 
 @virtual
 async def test_nodes_of_one_request_share_a_state_and_requests_at_the_same_time_do_not() -> None:
+    """NOD-4."""
     wf = Workflow("state")
     wf.chain(wf.add(add, id="a"), wf.add(read, id="b"))
     async with runtime() as rt:

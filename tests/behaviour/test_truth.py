@@ -251,7 +251,7 @@ async def test_the_error_port_of_an_expanding_node_is_given_the_record_that_fail
 
 @virtual
 async def test_the_error_port_of_a_batching_node_is_given_every_row_of_the_batch_that_failed() -> None:
-    @node("truth.batch", kind="batch", batch={"max_items": 2})  # pyright: ignore[reportArgumentType] - as in a file
+    @node("truth.batch", kind="batch", batch={"max_items": 2})
     def batch(items: Any) -> Any:
         if 3 in items:
             raise ValueError("three")

@@ -102,6 +102,16 @@ def test_a_missed_bar_is_named() -> None:
     assert row["missed"] == [">= 2x peer"]
 
 
+@pytest.mark.parametrize(("ours", "met"), [(2.1, True), (2.3, False)])
+def test_a_bar_may_be_a_margin_beyond_a_peer_in_the_rows_unit(ours: float, met: bool) -> None:
+    row = Row("work", "s", lambda sample, _: sample.seconds, bars=(Bar("<=", 0.2, beyond="peer"),))
+    outcomes = {"ours": samples(1.0, ours, 5.0), "peer": samples(1.0, 2.0, 4.5)}
+    found = row_of(row, (OURS, PEER), outcomes, {})
+    assert found["bar"] == "<= peer + 0.2 s"
+    assert found["differences"]["peer"] == pytest.approx(ours - 2.0)
+    assert found["met"] is met
+
+
 def test_an_absent_peer_is_named_with_the_reason_and_its_bar_is_not_judged() -> None:
     outcomes = {"ours": samples(1.0), "peer": Outcome(failure="no wheel for this machine")}
     row = row_of(ROW, (OURS, PEER), outcomes, {"records": 100})
@@ -118,7 +128,7 @@ def test_without_a_figure_of_ours_the_bar_is_missed() -> None:
 
 
 def test_a_row_without_bars_is_neither_met_nor_missed() -> None:
-    assert judge((), 1.0, {}) is None
+    assert judge((), 1.0, {}, {}) is None
 
 
 def test_a_match_runs_its_contenders_in_processes_and_refuses_one_that_does_not_do_the_work() -> None:

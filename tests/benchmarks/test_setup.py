@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.environment import DISTRIBUTIONS
+from benchmarks.environment import COMPANIONS, DISTRIBUTIONS
 from benchmarks.setup import PINS, pinned, reason
 
 
-@pytest.mark.parametrize("distribution", DISTRIBUTIONS.values())
+@pytest.mark.parametrize(
+    "distribution",
+    sorted({*DISTRIBUTIONS.values(), *(name for names in COMPANIONS.values() for name in names)}),
+)
 def test_every_peer_is_pinned(distribution: str) -> None:
     assert pinned(distribution, PINS.read_text(encoding="utf-8")).startswith(f"{distribution}==")
 

@@ -14,10 +14,12 @@ import pytest
 import reactivex
 from reactivex import operators as ops
 
+from flowcore.context import NodeContext
 from flowcore.frame import Record
 from flowcore.node import node
 from flowcore.operator import operator
 from flowcore.policies import Batch
+from flowcore.values import Stream
 from flowcore.workflow import Workflow
 from flowruntime.testing.collected import CollectedSink
 from flowruntime.testing.conformance.operator import OperatorConformance, OperatorSubject
@@ -119,6 +121,52 @@ def entry() -> Callable[[Records], Records]:
     return lambda source: source.pipe(ops.distinct_until_changed(lambda record: len(record.value)))
 
 
+@node("contract.stream")
+async def streamed(text: str, ctx: NodeContext) -> Stream[str]:
+    """A stream of the text's letters; some break off."""
+
+    async def items() -> AsyncIterator[str]:
+        for place, letter in enumerate(text * 3):
+            await asyncio.sleep(0.25)
+            if letter == "7" and place > 2:
+                raise ValueError(f"{text!r} broke off")
+            yield letter
+
+    await asyncio.sleep(len(text) % 3)
+    return ctx.stream(items(), capacity=2)
+
+
+@node("contract.heard")
+async def heard(stream: Stream[str]) -> str:
+    """Some of the items; some rows want none."""
+    found = ""
+    async for item in stream:
+        found += item
+        if item == "3":
+            raise ValueError("three is enough")
+        if len(found) == 4:
+            break
+    return found
+
+
+@node("contract.unread")
+def unread(stream: Stream[str]) -> str:
+    """Reads nothing."""
+    return type(stream).__name__
+
+
+@node("contract.listen")
+async def listen(streams: list[Stream[str]]) -> str:
+    """The first item of each."""
+    return "".join([await anext(aiter(stream), "") for stream in streams])
+
+
+@node("contract.hidden")
+def hidden(stream: Any) -> Any:
+    """What no declaration tells of."""
+    return {"words": stream}
+
+
 class Flow:
     """A workflow in the making: a source, then whatever a subject needs."""
 
@@ -137,7 +185,7 @@ class Flow:
         return self.workflow
 
 
-def straight(*types: object, **policies: Any) -> Callable[[], Workflow]:
+def straight(*types: Any, **policies: Any) -> Callable[[], Workflow]:
     """Source, nodes in a row, sink; policies for the last of them."""
 
     def make() -> Workflow:
@@ -204,6 +252,19 @@ class TestWaitingFilterWithRetriesAndTimeouts(OperatorConformance):
         return OperatorSubject(make=make, kind="async")
 
 
+class TestWaitingForStreams(OperatorConformance):
+    @pytest.fixture
+    def subject(self) -> OperatorSubject:
+        make = straight(streamed, heard, concurrency={"max": 4, "order": "unordered"})
+        return OperatorSubject(make=make, kind="async")
+
+
+class TestStreamsNobodyReads(OperatorConformance):
+    @pytest.fixture
+    def subject(self) -> OperatorSubject:
+        return OperatorSubject(make=straight(streamed, unread), kind="fused")
+
+
 class TestOffloadToThreads(OperatorConformance):
     @pytest.fixture
     def subject(self) -> OperatorSubject:
@@ -234,6 +295,24 @@ class TestExpandAsynchronously(OperatorConformance):
     @pytest.fixture
     def subject(self) -> OperatorSubject:
         return OperatorSubject(make=straight(drip, concurrency=3), kind="expand")
+
+
+class TestExpandOfStreams(OperatorConformance):
+    @pytest.fixture
+    def subject(self) -> OperatorSubject:
+        return OperatorSubject(make=straight(streamed, "stream.split", concurrency=3), kind="expand")
+
+
+class TestCollectOfStreams(OperatorConformance):
+    @pytest.fixture
+    def subject(self) -> OperatorSubject:
+        return OperatorSubject(make=straight(letters, streamed, "control.collect", listen), kind="collect")
+
+
+class TestSinkGivenStreams(OperatorConformance):
+    @pytest.fixture
+    def subject(self) -> OperatorSubject:
+        return OperatorSubject(make=straight(streamed, hidden), kind="sink")
 
 
 class TestCollect(OperatorConformance):

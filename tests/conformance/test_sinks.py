@@ -9,14 +9,19 @@ import csv
 import gzip
 import json
 import math
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from connectors.files.sink import FilesSink, FilesSinkConfig
 from connectors.memory.sink import MemorySink
+from connectors.sqlite.dead_letters import DeadLettersConfig, DeadLettersSink
 from connectors.stdio.sink import StdioSink
+from flowcore.letter_log import decode_entry
+from flowruntime.testing.conformance.letters import sample_letter
 from flowruntime.testing.conformance.sink import SinkConformance, SinkSubject
 
 ROWS = [{"a": 1, "b": "x"}, {"a": 2, "b": 'with "quotes",\nand lines'}, {"a": 3, "b": "ü"}]
@@ -25,6 +30,14 @@ UNWRITABLE = [{"a": math.nan}, {"a": b"bytes"}, {"a": {"b": object()}}, {1: 2}]
 
 def json_lines(data: bytes) -> list[object]:
     return [json.loads(line) for line in data.splitlines()]
+
+
+def letters_in(path: Path) -> list[object]:
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT letter FROM letters ORDER BY seq").fetchall()
+    return [decode_entry(row) for (row,) in rows]
 
 
 class TestMemory(SinkConformance):
@@ -98,6 +111,19 @@ class TestFilesLines(SinkConformance):
             stored=lambda: path.read_text().split("\n")[:-1] if path.exists() else [],
             good=["one", "", "drü"],
             bad=["two\nlines", 3, "\ud800", "ends\r"],
+        )
+
+
+class TestSqliteDeadLetters(SinkConformance):
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> SinkSubject:
+        config = DeadLettersConfig(path=str(tmp_path / "new folder" / "dead.sqlite"))
+        return SinkSubject(
+            make=lambda: DeadLettersSink(config),
+            stored=lambda: letters_in(Path(config.path)),
+            good=[sample_letter(number) for number in range(3)],
+            bad=[{"a": 1}, "text", None, {"kind": "letter"}],
+            once=True,
         )
 
 

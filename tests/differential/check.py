@@ -43,7 +43,7 @@ def _stops(case: Case, expected: Expected) -> list[str]:
     return [
         node.id
         for node in case.nodes
-        if expected.failures(node.id) and case.stops(node.id) and not case.handled(node.id)
+        if expected.left(node.id) and case.stops(node.id) and not case.handled(node.id)
     ]
 
 
@@ -53,14 +53,15 @@ def _complete(  # noqa: C901 - one clause per thing a result says
     failures = sum(expected.failures(node.id) for node in case.nodes)
     if type(result.state) is not (Partial if failures else Completed):
         yield f"state {result.state}, expected {failures} failures; cause {result.cause!r}"
-    handled = sum(expected.failures(node.id) for node in case.nodes if case.handled(node.id))
+    handled = sum(_handled(case, expected, node.id) for node in case.nodes)
     if result.handled != (failures > 0 and handled == failures):
         yield f"handled is {result.handled}, of {failures} failures {handled} were taken"
     for node in case.nodes:
         kind, outcome = PALETTE[node.kind], result.outcomes[node.id]
         failed, ran = expected.failures(node.id), expected.completed[node.id]
         state = "failed" if failed else "completed" if ran else "skipped"
-        if (outcome.state, outcome.failed) != (state, failed) or outcome.rows != ran:
+        replaced = expected.replaced[node.id]
+        if (outcome.state, outcome.failed, outcome.replaced, outcome.rows) != (state, failed, replaced, ran):
             yield f"{node.id} is {outcome}, expected {state}, rows {ran}, failed {failed}"
         if state == "skipped" and not _explains(outcome.cause, expected.causes[node.id]):
             yield f"{node.id} is skipped by {outcome.cause}, expected one of {expected.causes[node.id]}"
@@ -80,6 +81,11 @@ def _complete(  # noqa: C901 - one clause per thing a result says
                 _unordered(reference, node.id) and bag(found) == bag(values)
             ):
                 yield f"{node.id}.{port} gave {found}, expected {values}"
+
+
+def _handled(case: Case, expected: Expected, node_id: str) -> int:
+    """Failures that were taken: by an error connection or a dead letter, or by a fallback."""
+    return expected.failures(node_id) if case.handled(node_id) else expected.replaced[node_id]
 
 
 def _explains(cause: str | None, causes: set[str]) -> bool:
@@ -131,16 +137,25 @@ def compare_stream(case: Case, result: RunResult, outside: Outside) -> Iterable[
         return
     for node in case.nodes:
         counts, failed = result.counts[node.id], expected.failures(node.id)
-        got = (counts.completed, counts.failed, counts.handled, counts.dropped, counts.unrouted)
+        got = (
+            counts.completed,
+            counts.failed,
+            counts.handled,
+            counts.replaced,
+            counts.dropped,
+            counts.unrouted,
+        )
         wanted = (
             expected.completed[node.id],
             failed,
-            failed if case.handled(node.id) else 0,
+            _handled(case, expected, node.id),
+            expected.replaced[node.id],
             expected.dropped[node.id],
             expected.unrouted[node.id],
         )
         if not stops and got != wanted:
-            yield f"{node.id} counts {got}, expected {wanted} (completed failed handled dropped unrouted)"
+            words = "completed failed handled replaced dropped unrouted"
+            yield f"{node.id} counts {got}, expected {wanted} ({words})"
         written, all_of_it = bag(outside.written.get(node.id, ())), bag(expected.sinks[node.id])
         if written - all_of_it or (not stops and written != all_of_it):
             yield f"sink {node.id} has {written}, expected {all_of_it}"

@@ -41,7 +41,21 @@ def random_case(seed: int, *, most_nodes: int = 9, most_records: int = 6, stops:
     records = tuple(chance.randrange(10_000) for _ in range(chance.randint(1, most_records)))
     on_error = "stop_workflow" if stops and chance.random() < 0.15 else "continue"
     undecodable = frozenset(index for index in range(len(records)) if chance.random() < 0.05)
+    case = _with_fallbacks(case, random.Random(seed * 17 + 9))  # so that a seed makes what it made without
     return case._replace(records=records, on_error=on_error, undecodable=undecodable)
+
+
+def may_fall_back(case: Case, node: NodeDecl) -> bool:
+    """Whether a node has an output of its own that a fallback can take the place of."""
+    return PALETTE[node.kind].role in ("map", "expand", "collect") and not case.ported(node.id)
+
+
+def _with_fallbacks(case: Case, chance: random.Random) -> Case:
+    nodes = tuple(
+        node._replace(on_error="fallback") if chance.random() < 0.25 and may_fall_back(case, node) else node
+        for node in case.nodes
+    )
+    return case._replace(nodes=nodes)
 
 
 def _grown(case: Case, node_id: str, chance: random.Random) -> Case:
@@ -125,7 +139,8 @@ def is_valid(case: Case) -> bool:
     for node in case.nodes[1:]:
         kind = PALETTE[node.kind]
         ports = {conn.to_port for conn in case.conns if conn.to_node == node.id and conn.kind != "control"}
-        if not set(kind.ports) - kind.optional <= ports:
+        misplaced = node.on_error == "fallback" and not may_fall_back(case, node)
+        if misplaced or not set(kind.ports) - kind.optional <= ports:
             return False
     try:
         Reference(case)

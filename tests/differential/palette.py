@@ -26,6 +26,7 @@ from flowcore.context import NodeContext, SourceContext
 from flowcore.definition import Gather
 from flowcore.node import Node, Outputs, node
 from flowcore.policies import Batch, Concurrency, RetryPolicy
+from flowruntime.testing.letters import CollectedLetters
 
 _MS = timedelta(milliseconds=1)
 
@@ -198,7 +199,7 @@ async def slow_keep(a: Any, *, tag: str, fail: int = 0) -> bool:
     return ref_filter(tag, fail, a)
 
 
-@node("case.retried", retry=RetryPolicy(initial=_MS, max_attempts=3, jitter=0.0))
+@node("case.retried", retry=RetryPolicy(initial=_MS, max_attempts=3, jitter=0.0, budget=1_000.0))
 async def retried(a: Any, ctx: NodeContext, *, tag: str, fail: int = 0) -> Any:
     number = work(tag, fail, a)
     await wait(number)
@@ -315,6 +316,7 @@ class Outside:
     sink_failures: float = 0.0
     """Share of writes that raise, and of rows refused one by one."""
     on_commit: Callable[[int], None] = lambda _: None
+    letters: CollectedLetters = field(default_factory=CollectedLetters)
 
 
 OUTSIDE: ContextVar[Outside] = ContextVar("outside")
@@ -332,6 +334,18 @@ class CaseSource(Source[NoConfig, Any], type="case.source"):
     async def open(self, partition: str, resume: Position | None, ctx: SourceContext) -> CaseReader:
         del partition, resume, ctx
         return CaseReader(OUTSIDE.get())
+
+
+class CaseLetters(Sink[NoConfig, Any], type="case.letters"):
+    """Where the dead letters of a case go: `Outside.letters`."""
+
+    @classmethod
+    def dead_letters(cls, config: NoConfig) -> CollectedLetters:
+        del config
+        return OUTSIDE.get().letters
+
+    async def write(self, batch: Rows[Any]) -> Mapping[int, Exception]:
+        raise NotImplementedError
 
 
 class CaseReader:

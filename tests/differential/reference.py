@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
-from tests.differential.case import SOURCE, Case, Conn, NodeDecl
+from tests.differential.case import SOURCE, Case, Conn, NodeDecl, fallback_of
 from tests.differential.palette import CONDITIONS, PALETTE, _at, record_of
 
 Key = tuple[Any, ...]
@@ -42,6 +42,8 @@ class Expected:
         self.completed: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         """Rows the node itself failed on."""
+        self.replaced: Counter[str] = Counter()
+        """Of these: those that went on with the node's fallback."""
         self.edge_failed: Counter[str] = Counter()
         """Connections into the node that failed on a row."""
         self.dropped: Counter[str] = Counter()
@@ -53,8 +55,12 @@ class Expected:
     def failures(self, node: str) -> int:
         return self.failed[node] + self.edge_failed[node]
 
+    def left(self, node: str) -> int:
+        """Failures that no fallback took the place of."""
+        return self.failures(node) - self.replaced[node]
+
     def add(self, other: Expected) -> None:
-        for name in ("completed", "failed", "edge_failed", "dropped", "unrouted"):
+        for name in ("completed", "failed", "replaced", "edge_failed", "dropped", "unrouted"):
             getattr(self, name).update(getattr(other, name))
         for sink, values in other.sinks.items():
             self.sinks[sink] += values
@@ -215,7 +221,7 @@ class _Record:
                 self.broken[scope, key] = self.state[node.id].pop(key)
                 continue
             children = self._compute(node, *arrived[key])
-            index = 0
+            index = -1
             try:
                 for index, value in enumerate(children):
                     child = (*key, index)
@@ -224,6 +230,11 @@ class _Record:
                 self.found.completed[node.id] += 1
             except Exception:  # noqa: BLE001 - whatever a node raises is its failure
                 self.found.failed[node.id] += 1
+                if index < 0 and node.on_error == "fallback":
+                    self.found.replaced[node.id] += 1
+                    self.rows[scope].append((*key, 0))
+                    self._emit(node, (*key, 0), {"out": fallback_of(node)})
+                    continue
                 self.broken[scope, key] = Gone(frozenset({node.id}))
                 if self.case.handled(node.id):
                     child = (*key, "!")
@@ -392,6 +403,11 @@ class _Record:
 
     def _fail(self, node: NodeDecl, key: Key) -> None:
         self.found.failed[node.id] += 1
+        if node.on_error == "fallback":
+            self.found.replaced[node.id] += 1
+            value = fallback_of(node)
+            self._emit(node, key, value if PALETTE[node.kind].outputs != ("out",) else {"out": value})
+            return
         self.state[node.id][key] = Gone(frozenset({node.id}))
 
     def _skip(self, node: NodeDecl, key: Key, gone: Gone) -> None:

@@ -21,6 +21,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ _BLOCK = re.compile(
     r"^(?:<!-- (?P<note>(?:file|\$) [^\n]*?) -->\n+)?```(?P<info>[^\n`]+)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+
+
+BYTECODE = Path(tempfile.gettempdir()) / "flowrx-docs-bytecode"
+"""Where the commands of all pages keep what they compiled; a page's folder stays as a reader has it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ class Reader:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         environment |= {
             "PATH": f"{binaries}{os.pathsep}{environment['PATH']}", "NO_COLOR": "1", "COLUMNS": "110",
-            "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(BYTECODE),
         }  # fmt: skip
         finished = subprocess.run(
             ["/bin/bash", "-c", command],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NewType, Protocol, TypedDict, TypeVar
@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from flowcore.assignable import Unknown, element, follow, mismatch, type_text
+from flowcore.assignable import Unknown, element, follow, is_stream, mismatch, type_text
 from flowcore.definition import Gather
-from flowcore.values import Json
+from flowcore.values import Json, SharedStream, Stream
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -63,10 +63,15 @@ FITS: list[tuple[Any, Any]] = [
     (Literal["a", "b"], Literal["b", "c"]), (Literal[1], float), (np.ndarray, Sequence[float]),
     (np.float32, float), (np.ndarray, list[float]), (Place, Sized), (Sized, Place), (int |
     msgspec.UnsetType, int), (str, Iterable[str]), (Gather[int], list[int]), (None, None), (bytes, bytes
-    | str),
+    | str), (Stream[str], Stream[Any]), (Stream, Stream[str]), (SharedStream[str], Stream[str]), (Stream[str],
+    SharedStream[str]), (Stream[str], AsyncIterable[str]), (Stream[bool], Stream[int]), (Stream[str] | str,
+    str), (list[Stream[str]], list[Stream[str]]), (Stream[Any], Stream[int]),
 ]  # fmt: skip
 
 REFUSED: list[tuple[Any, Any]] = [
+    (Stream[str], str), (str, Stream[str]), (Stream[str], list[str]), (list[str], Stream[str]), (Stream[str],
+    Stream[int]), (SharedStream[str], Stream[bytes]), (Stream[str], dict), (Stream[str], Sequence[str]),
+    (list[Stream[str]], list[str]), (Stream[str], bytes), (Stream[str], int),
     (str, int), (int, str), (float, int), (int, bool), (str, bytes), (bytes, str), (bytes, Place),
     (Place, Point), (dict[str, Any], Place), (Place, dict), (list[str], list[int]), (list[int], str),
     (int, Sequence[int]), (int, list), (dict[str, str], Mapping[str, int]), (dict[int, str],
@@ -153,3 +158,28 @@ def test_types_read_as_people_write_them() -> None:
     assert type_text(str | None) == "str | None"
     assert type_text(Annotated[int, msgspec.Meta(ge=1)]) == "int"
     assert type_text(tuple[int, ...]) == "tuple[int, ...]"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "unshared", "shared"),
+    [
+        (Stream, True, False),
+        (Stream[str], True, False),
+        (Stream[str] | None, True, False),
+        (Annotated[Stream[str], 1], True, False),
+        (SharedStream[str], False, True),
+        (SharedStream[str] | Stream[str], True, False),
+        (Stream[str] | str, False, False),
+        (list[Stream[str]], False, False),
+        (Any, False, False),
+        (None, False, False),
+        ("Stream[str]", False, False),
+        (T, False, False),
+    ],
+)
+def test_a_stream_is_told_by_its_annotation_only_when_it_is_one_for_sure(
+    annotation: Any, unshared: bool, shared: bool
+) -> None:
+    assert is_stream(annotation, shared=False) is unshared
+    assert is_stream(annotation, shared=True) is shared
+    assert is_stream(annotation) is (unshared or shared)

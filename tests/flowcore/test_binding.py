@@ -91,5 +91,5 @@ def test_inner_workflows_get_their_params_from_the_outer_ones() -> None:
     assert bound.workflow.nodes[NodeId("leaf")].config == {"q": 5, "r": "s"}
     assert not bound.config
     outer.add(inner, id="wrong", config={"params": {"x": 1}})
-    with pytest.raises(ValidationFailedError, match=r"nodes.wrong.config.workflow.params.x: unknown param"):
+    with pytest.raises(ValidationFailedError, match=r"nodes.wrong.config.params.x: unknown param"):
         bind_params(outer)

@@ -23,18 +23,27 @@ from flowcore.event_codec import (
 from flowcore.events import (
     KINDS,
     TERMINAL_KINDS,
+    BreakerChanged,
     ErrorInfo,
     Event,
     ExecutionEvent,
     Gap,
+    LimitChanged,
+    LlmCall,
     LoopBlocked,
     NodeCompleted,
     NodeEvent,
     NodeFailed,
+    NodePaused,
+    NodeResumed,
     NodeRetrying,
     NodeSkipped,
     NodeStarted,
+    OpenWait,
+    RecordDeadLettered,
     RowCounts,
+    RowHeld,
+    RowReturned,
     StageProgress,
     WorkflowCancelled,
     WorkflowCompleted,
@@ -42,6 +51,7 @@ from flowcore.events import (
     WorkflowPartial,
     WorkflowPaused,
     WorkflowResumed,
+    WorkflowRetrying,
     WorkflowStarted,
 )
 from flowcore.values import Secret, same_value
@@ -58,14 +68,25 @@ ONE_OF_EACH: tuple[ExecutionEvent, ...] = (
     WorkflowCancelled(**WHO, **WHEN, reason="told to"),
     WorkflowPaused(**WHO, reason="asked"),
     WorkflowResumed(**WHO, paused_s=2.0),
+    WorkflowRetrying(**WHO, node="a", attempt=1, max_attempts=3, delay_s=0.5, error=ERROR),
     NodeStarted(**WHO, node="a", started_at=1.0),
     NodeCompleted(**WHO, **WHEN, node="a", rows=3, dropped=1),
     NodeCompleted(**WHO, **WHEN, node="a", outputs={"out": ["é", 1, None]}),
     NodeFailed(**WHO, **WHEN, node="a", error=ERROR),
     NodeRetrying(**WHO, node="a", attempt=1, max_attempts=3, delay_s=0.5, error=ERROR),
     NodeSkipped(**WHO, node="b", cause="a", reason="failed"),
+    RowHeld(
+        **WHO, node="a", row_id="r", waits=(OpenWait(id="w", node="a", wait_kind="delay", expires_at=2.0),)
+    ),
+    RowReturned(**WHO, node="a", row_id="r", held_s=1.5),
+    RecordDeadLettered(**WHO, node="a", letter_id="l", error=ERROR, attempts=3, source="s", partition="0"),
     NodeEvent(**WHO, node="a", channel="progress", data={"done": 0.5}),
     StageProgress(**WHO, stage="s", nodes=("a",), counts=RowCounts(), rate_per_s=0.0, interval_s=1.0),
+    NodePaused(**WHO, node="a", reason="maintenance"),
+    NodeResumed(**WHO, node="a", paused_s=2.0),
+    LimitChanged(**WHO, limit="node:a", before=64, capacity=8),
+    BreakerChanged(**WHO, node="a", resource="resource:api", before="closed", state="open", opened=1),
+    LlmCall(**WHO, node="a", operation="chat", provider="openai", model="m", cost_usd=0.5, attempts=1),
     LoopBlocked(**WHO, node="a", stack="...", blocked_s=0.3),
 )
 
@@ -83,8 +104,8 @@ def test_the_examples_above_are_every_kind_there_is() -> None:
     assert set(TERMINAL_KINDS) < set(KINDS)
 
 
-def test_an_event_is_about_a_node_a_stage_or_the_workflow() -> None:
-    assert {event.subject for event in ONE_OF_EACH} == {None, "a", "b", "s"}
+def test_an_event_is_about_a_node_a_stage_a_limit_or_the_workflow() -> None:
+    assert {event.subject for event in ONE_OF_EACH} == {None, "a", "b", "s", "node:a", "resource:api"}
 
 
 def test_durations_are_the_nodes_own() -> None:
@@ -211,9 +232,9 @@ def test_deep_nesting_is_the_codecs_error_too() -> None:
 
 def test_an_unknown_kind_names_itself_and_the_known_ones() -> None:
     with pytest.raises(
-        UnknownEventKindError, match="unknown kind of event 'LlmCall'; known are WorkflowStarted"
+        UnknownEventKindError, match="unknown kind of event 'TeaBreak'; known are WorkflowStarted"
     ):
-        CODEC.decode_json(b'{"kind":"LlmCall"}')
+        CODEC.decode_json(b'{"kind":"TeaBreak"}')
 
 
 class Moved(ExecutionEvent, frozen=True, kw_only=True):
@@ -251,3 +272,14 @@ def test_a_newer_version_says_which_flowrx_can_read_it() -> None:
 def test_a_version_no_upcaster_reaches_is_refused() -> None:
     with pytest.raises(EventVersionError, match="no upcaster leads from 0 to 1"):
         MOVED.decode_json(b'{"kind":"Moved","version":0,"workflow_id":"w"}')
+
+
+def test_a_failure_recorded_before_it_said_what_was_done_still_loads() -> None:
+    """Version 1 of NodeFailed had no `then`."""
+    old = (
+        b'{"kind":"NodeFailed","workflow_id":"w","node":"n","started_at":1.0,"ended_at":2.0,"version":1,'
+        b'"error":{"kind":"ValueError","message":"no"}}'
+    )
+    event = CODEC.decode_json(old)
+    assert isinstance(event, NodeFailed)
+    assert (event.node, event.then, event.version) == ("n", None, 2)

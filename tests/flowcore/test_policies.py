@@ -8,7 +8,14 @@ import pytest
 
 from flowcore.errors import ValidationFailedError
 from flowcore.findings import Findings
-from flowcore.policies import Batch, Concurrency, NodePolicies, RetryPolicy, merge_policies
+from flowcore.on_error import ON_ERROR_WORDS
+from flowcore.policies import (
+    Batch,
+    Concurrency,
+    NodePolicies,
+    RetryPolicy,
+    merge_policies,
+)
 from flowcore.settings import Limits, Settings
 from flowcore.shapes import read_declared
 
@@ -42,12 +49,12 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "timeout: must be a duration with a unit",
         "retry.max_atempts: unknown retry policy field 'max_atempts'",
         "retry.jitter: must be a number, from 0.0 to 1.0",
-        "on_error: must be one of stop_workflow, continue",
+        f"on_error: must be one of {', '.join(ON_ERROR_WORDS)}, retry_workflow, or {{fallback: VALUE}}",
         "max_children: must be a whole number of at least 1",
     ]
 
 
-@pytest.mark.parametrize("field", ["dead_letter", "breaker", "adaptive", "retry_workflow", "fallback"])
+@pytest.mark.parametrize("field", ["dead_letter", "adaptive", "retry_workflow", "fallback"])
 def test_policies_that_do_not_exist_are_unknown_fields(field: str) -> None:
     findings = Findings()
     read_declared(NodePolicies, {field: {}}, (), findings)
@@ -69,7 +76,7 @@ def test_jitter_is_a_share(jitter: object) -> None:
 def test_the_first_layer_that_speaks_wins_field_by_field() -> None:
     file = NodePolicies(timeout=timedelta(seconds=1))
     node = NodePolicies(timeout=timedelta(seconds=9), retry=RetryPolicy(max_attempts=2))
-    merged = merge_policies(file, node, Settings(max_children=5).as_policies())
+    merged = merge_policies(file, node, Settings(max_children=5, max_output_bytes=16 << 20).as_policies())
     assert merged.timeout == timedelta(seconds=1)
     assert merged.retry == RetryPolicy(max_attempts=2)
     assert (merged.on_error, merged.max_children, merged.max_output_bytes) == ("stop_workflow", 5, 16 << 20)

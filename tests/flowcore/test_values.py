@@ -7,7 +7,7 @@ import enum
 import json
 import math
 import pickle
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -16,17 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowcore.errors import ContractError
+from flowcore.errors import ContractError, DefinitionError
 from flowcore.plain import from_plain, to_plain
 from flowcore.values import (
     MAX_DEPTH,
     Json,
     Secret,
     SecretRef,
+    SharedStream,
     Stream,
     ValueFormError,
     kind_of,
     same_value,
+    streams_in,
 )
 from flowruntime.definition.json import parse_json, write_json
 from flowruntime.definition.yaml import parse_yaml, write_yaml
@@ -177,13 +179,28 @@ def test_a_secret_shows_nothing() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-class _Numbers(Stream[int]):
-    async def _consume(self) -> AsyncIterator[int]:
-        for number in range(3):
-            yield number
+async def _numbers() -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
 
-    def share(self, capacity: int = 64) -> Stream[int]:
-        return _Numbers(shared=True)
+
+class _Numbers(Stream[int], engine=True):
+    def _consume(self) -> AsyncIterator[int]:
+        return _numbers()
+
+    def share(self, capacity: int = 64) -> SharedStream[int]:
+        return _SharedNumbers()
+
+    def cancel(self) -> None:
+        pass
+
+
+class _SharedNumbers(SharedStream[int], engine=True):
+    def _consume(self) -> AsyncIterator[int]:
+        return _numbers()
+
+    def share(self, capacity: int = 64) -> SharedStream[int]:
+        return self
 
     def cancel(self) -> None:
         pass
@@ -195,6 +212,7 @@ async def test_a_stream_has_one_consumer_unless_shared() -> None:
     with pytest.raises(ContractError, match=r"share\(\)"):
         aiter(stream)
     shared = stream.share()
+    assert shared.shared
     assert [number async for number in shared] == [number async for number in shared]
 
 
@@ -202,6 +220,31 @@ def test_a_stream_is_a_value_with_no_plain_form() -> None:
     assert kind_of(_Numbers()) == "stream"
     with pytest.raises(ValueFormError, match="live and never stored"):
         to_plain([_Numbers()])
+    with pytest.raises(ValueFormError, match="live and never stored"):
+        Json.of({"words": _Numbers()})
+
+
+def test_a_stream_of_a_users_own_class_is_refused_where_the_class_is_defined() -> None:
+    """The engine could not tell when it has ended, and its row would settle too early."""
+    with pytest.raises(DefinitionError, match=r"ctx\.stream\(\.\.\.\)"):
+        type("Own", (Stream,), {})
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_never_copied(copied: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match="live and never copied"):
+        copied(_Numbers())
+
+
+def test_streams_are_found_at_any_depth_each_once() -> None:
+    one, two, three = _Numbers(), _Numbers(), _SharedNumbers()
+    held = msgspec.defstruct("Held", [("words", Stream[int]), ("count", int)])(words=three, count=1)
+    value: list[object] = [one, {"a": (two, one), "b": [held]}, "text", 5, None]
+    value.append(value)  # which holds itself
+    assert {id(stream) for stream in streams_in(value)} == {id(one), id(two), id(three)}
+    assert len(streams_in(value)) == 3
+    assert streams_in(one) == [one]
+    assert streams_in({"a": [1, "b", b"c", Json(b"[]")]}) == []
 
 
 @pytest.mark.parametrize("value", [_Colour.RED, (1,), object(), bytearray(b"x"), datetime])

@@ -190,3 +190,11 @@ def test_a_param_without_default_is_required() -> None:
     assert ParamSpec(kind="int").required
     assert ParamSpec(default=3).effective_kind == "int"
     assert Connection(from_node=NodeId("a"), to_node=NodeId("b")).kind == "data"
+
+
+@pytest.mark.parametrize("name", ["name", "id", "version", "description", "params", "settings"])
+def test_what_a_workflow_is_made_with_cannot_be_changed_behind_what_is_kept_warm_of_it(name: str) -> None:
+    workflow = Workflow("fixed")
+    with pytest.raises(WorkflowError, match=rf"{name} of a workflow cannot be changed; .*{name}=\.\.\."):
+        setattr(workflow, name, None)
+    assert workflow.name == "fixed"

@@ -281,3 +281,20 @@ def test_a_package_that_hides_our_connectors_is_named(
     importlib.invalidate_caches()
     with pytest.raises(ShadowedPackageError, match=f"'connectors' at '{folder}' hides FlowRx's own"):
         Registry()
+
+
+def test_a_distribution_installed_later_is_found_by_the_next_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is installed is remembered per process, because reading it takes some 15 ms; not for ever."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert Namespaces.installed().module_of("late.node") is None
+    package = tmp_path / "late_nodes"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "node.py").write_text('TYPE = "late.node"\n')
+    info = tmp_path / "late_nodes-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late-nodes\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[flowrx.nodes]\nlate = late_nodes\n")
+    assert Namespaces.installed().module_of("late.node") == "late_nodes.node"

@@ -128,8 +128,16 @@ class Watch:
             if limit.in_use
         ]
 
+    def credit_returned(self) -> list[str]:
+        """Nothing is charged any more, however the run has ended."""
+        return [
+            f"budget has {budget.rows_in_flight} rows, {budget.bytes_in_flight} bytes out"
+            for budget in (worker.budget for worker in self.workers)
+            if budget.rows_in_flight or budget.bytes_in_flight or budget.grown_bytes
+        ]
+
     def all_settled(self) -> list[str]:
-        """Every row settled once, on every edge of its scope covered once; the budget is back."""
+        """Every row settled once, on every edge of its scope covered once."""
         faults = [
             f"{opened} has unsettled rows: {self.settled[opened]}"
             for _, opened in self.opened
@@ -141,8 +149,4 @@ class Watch:
                     rows = self.covered.get(edge, {}).get(opened, [])
                     if set(rows) != {1}:
                         faults.append(f"{opened} was covered {rows} on an edge of its scope")
-        for worker in self.workers:
-            budget = worker.budget
-            if budget.rows_in_flight or budget.bytes_in_flight:
-                faults.append(f"budget has {budget.rows_in_flight} rows, {budget.bytes_in_flight} bytes out")
         return faults

@@ -13,7 +13,7 @@ _REQUESTS = range(20_000, 20_080)
 
 @pytest.mark.parametrize("seed", _STREAMS)
 def test_a_stream_covers_settles_commits_and_ends_as_promised(seed: int) -> None:
-    """Whatever is stopped, cancelled, paused or refused on the way.
+    """ALL-6, OPR-1: whatever is stopped, cancelled, paused or refused on the way.
 
     Every row covered once on every edge and settled once; budget and permits back, no task left, one terminal
     event; nothing emitted after the end; commits never beyond settled and written rows, never backwards;
@@ -38,6 +38,10 @@ def test_stories_meet_every_fault() -> None:
     assert any(story.sink_failures for story in stories)
     assert any(story.case.undecodable for story in stories)
     assert any(story.case.on_error == "stop_workflow" for story in stories)
+    assert any(story.case.letters for story in stories)
+    assert sum(story.again for story in stories) > 20
+    assert any(node.on_error == "fallback" for story in stories for node in story.case.nodes)
+    assert any(story.letter_failures for story in stories)
 
 
 def test_the_instruments_see_frames() -> None:

@@ -13,6 +13,7 @@ from unittest.mock import patch
 from flowcore.frame import Frame, Opened
 from flowcore.settlement import Ledger
 from flowruntime.execute.task import SourceTask
+from flowruntime.flowcontrol.letters import LetterWriter
 from flowruntime.flowcontrol.writer import SinkWriter
 from flowruntime.operators import join
 from flowruntime.operators.batching import BatchingOperator
@@ -57,7 +58,7 @@ def a_failed_batch_loses_a_row() -> Generator[None]:
     def batch_finished(operator: BatchingOperator, batch: Any) -> None:
         results: list[Any] = batch.result or []
         if batch.error is not None or any(isinstance(result, Exception) for result in results):
-            batch.extra[0].done = True
+            batch.members[0].done = True
         real(operator, batch)
 
     with patch.object(BatchingOperator, "batch_finished", batch_finished):
@@ -127,7 +128,39 @@ def exceptions_of_sinks_are_swallowed() -> Generator[None]:
 @contextmanager
 def a_failed_row_is_covered_as_dropped() -> Generator[None]:
     """A generator that breaks off counts as exhausted."""
-    with patch.object(ExpandOperator, "_note_failure", return_value=None):
+    with patch.object(ExpandOperator, "note_failure", return_value=None):
+        yield
+
+
+@contextmanager
+def rows_settle_before_their_letters_are_kept() -> Generator[None]:
+    """A row that was given up on does not wait for its dead letter."""
+
+    def nothing(ledger: Ledger, row: int) -> None:
+        del ledger, row
+
+    with patch.object(Ledger, "expect", nothing), patch.object(Ledger, "arrived", nothing):
+        yield
+
+
+@contextmanager
+def letters_that_could_not_be_written_count_as_kept() -> Generator[None]:
+    """The run goes on as if they were."""
+    with patch.object(LetterWriter, "_stop", return_value=None):
+        yield
+
+
+@contextmanager
+def a_letter_is_never_written() -> Generator[None]:
+    """Every fifth failure has a letter nobody writes."""
+    real, seen = LetterWriter.put, [0]
+
+    def put(writer: LetterWriter, *args: Any, **kwargs: Any) -> None:
+        seen[0] += 1
+        if seen[0] % 5:
+            real(writer, *args, **kwargs)
+
+    with patch.object(LetterWriter, "put", put):
         yield
 
 
@@ -142,5 +175,8 @@ BROKEN: dict[str, Callable[[], Any]] = {
         an_expansion_forgets_a_family,
         exceptions_of_sinks_are_swallowed,
         a_failed_row_is_covered_as_dropped,
+        rows_settle_before_their_letters_are_kept,
+        letters_that_could_not_be_written_count_as_kept,
+        a_letter_is_never_written,
     )
 }

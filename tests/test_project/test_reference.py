@@ -1,6 +1,8 @@
 """scripts/reference.py: every public object of a module appears with its docstring; private ones do not."""
 
+import importlib
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -70,3 +72,27 @@ def test_a_build_replaces_what_was_there(reference: ModuleType, tmp_path: Path) 
     names = {path.name for path in target.iterdir()}
     assert names == {"index.md", *(name for name in names if name.startswith(reference.PACKAGES))}
     assert len(names) == count + 1
+
+
+def test_the_page_of_a_package_lists_what_programs_import_from_it(
+    reference: ModuleType, tmp_path: Path
+) -> None:
+    target = tmp_path / "reference"
+    reference.build(target)
+    for package in ("flowcore", "flowruntime", "flowruntime.testing"):
+        text = (target / f"{package}.md").read_text(encoding="utf-8")
+        names = importlib.import_module(package).__all__
+        rows = re.findall(r"^\| \[`(\w+)`\]\(([\w.]+)\.md#(\w+)\) \| (.*) \|$", text, re.MULTILINE)
+        assert [name for name, *_ in rows] == sorted(names, key=str.lower)
+        for _, home, anchor, summary in rows:
+            page = (target / f"{home}.md").read_text(encoding="utf-8")
+            assert re.search(rf"^## {anchor}$", page, re.MULTILINE | re.IGNORECASE)
+            assert summary or anchor in (
+                "crash",
+                "end",
+                "workflowstate",
+                "value",
+                "vector",
+                "position",
+                "event",
+            )

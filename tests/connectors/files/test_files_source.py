@@ -102,6 +102,13 @@ async def test_utf_16_read_as_utf_8_is_named(tmp_path: Path) -> None:
     assert await read(source(path, encoding="latin-1"), path) != []
 
 
+async def test_utf_16_without_its_byte_order_mark_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes("hällo\n".encode("utf-16-le"))
+    with pytest.raises(SourceError, match=r"not utf-16 text near byte .* \(.*BOM.*\); set encoding"):
+        await read(source(path, encoding="utf-16"), path)
+
+
 @pytest.mark.parametrize("extension", ["gz", "zst"])
 async def test_compressed_data_cut_short_gives_its_rows_and_then_an_error(
     tmp_path: Path, extension: str

@@ -240,8 +240,32 @@ async def test_new_files_of_a_pattern_are_assigned_as_they_come(tmp_path: Path) 
     assert [change async for change in changes] == []
 
 
-async def test_a_pattern_that_matches_rotations_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.log").touch()
-    (tmp_path / "a.log.1").touch()
-    with pytest.raises(SourceError, match=r"a\.log\.1', which is a rotation of"):
-        await anext(aiter(source(tmp_path / "a.log*").assignments(StandaloneSourceContext())))
+async def test_rotations_a_pattern_matches_are_left_to_the_file_they_are_of(tmp_path: Path) -> None:
+    """Reading them too would repeat lines; that a run broke at the first rotation would be no better."""
+    for name in ("a.log", "a.log.1", "a.log.2.gz", "b.log.1"):
+        (tmp_path / name).touch()
+    ctx = StandaloneSourceContext()
+    changes = aiter(source(tmp_path / "*.log*", format="lines").assignments(ctx))
+    assert await anext(changes) == Assigned(f"{tmp_path}/a.log")
+    assert await anext(changes) == Assigned(f"{tmp_path}/b.log.1")
+    (tmp_path / "a.log").rename(tmp_path / "a.log.3")
+    (tmp_path / "c.log").touch()
+    assert await anext(changes) == Assigned(f"{tmp_path}/c.log")
+    ctx.stop()
+    assert [change async for change in changes] == []
+    assert "2 files are not read" in ctx.logs[0].message
+    assert "they are rotations" in ctx.logs[0].message
+    assert "a.log.3" in ctx.logs[1].message
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+async def test_what_is_no_file_is_an_error_also_when_it_comes_later(tmp_path: Path, make: Any) -> None:
+    """Waiting for a folder or a pipe to become a file would be a standstill."""
+    path = tmp_path / "app.log"
+    reader = await source(path).open(str(path), None, StandaloneSourceContext())
+    waiting = asyncio.ensure_future(reader.read(Credit(rows=1)))
+    await asyncio.sleep(0)
+    make(path)
+    with pytest.raises(SourceError, match="reads regular files"):
+        await waiting
+    await reader.close()

@@ -49,7 +49,10 @@ def decode(decoder: Decoder, data: bytes, sizes: list[int]) -> list[Row]:
         size = sizes[turn % len(sizes)]
         blocks.append(decoder.feed(data[at : at + size]))
         at, turn = at + size, turn + 1
-    blocks.append(decoder.end())
+        while decoder.has_more:
+            blocks.append(decoder.feed(b""))
+    while (block := decoder.end()).values:
+        blocks.append(block)
     return [
         (value, block.ends[i], block.lines[i], str(block.errors[i]) if i in block.errors else None)
         for block in blocks
@@ -163,3 +166,19 @@ def test_what_is_not_json_says_where_and_why() -> None:
     assert block.values[-1] == {}
     assert set(block.errors) == {1, 2, 3, 4}
     assert all(str(block.errors[i]).startswith(f"f.jsonl:{i + 1}: ") for i in block.errors)
+
+
+def test_a_header_of_very_many_columns_is_read_without_comparing_each_with_all() -> None:
+    names = ",".join(f"c{number}" for number in range(120_000))
+    decoder = CsvDecoder(where="f.csv", max_line_bytes=1 << 20, dialect=CsvDialect())
+    assert decoder.feed(names.encode() + b"\n").values == []
+    assert decoder.columns is not None
+    assert len(decoder.columns) == 120_000
+
+
+def test_a_quoted_record_at_the_end_of_a_file_without_newline_ends_where_the_file_does() -> None:
+    """One byte further, and a restart would take the file for one that was cut."""
+    for data in (b'a\n"x\ny"', b'a\n"x\ny', b'"x\ny"', b'1\n"2'):
+        for size in range(1, len(data) + 1):
+            rows = decode(cells(), data, [size])
+            assert rows[-1][1] == len(data), (data, size)

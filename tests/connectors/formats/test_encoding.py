@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.formats.csv_decoding import CsvDecoder, CsvDialect
 from connectors.formats.decoding import JsonLinesDecoder
 from connectors.formats.encoding import CsvEncoder, JsonLinesEncoder, encode_all
 from flowcore.errors import FlowError
@@ -46,6 +47,34 @@ def test_plain_lines_give_back_the_value_or_refuse_it(value: object) -> None:
         assert isinstance(errors[0], FlowError)
     else:
         assert same_value(read_back(lines[0], lossless=False), value)
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n \t\0\ufeff'), max_size=6)
+
+
+@given(rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=5), delimiter=st.sampled_from(",;\t|"))
+def test_csv_gives_back_every_text_carriage_returns_and_all(
+    rows: list[tuple[str, str]], delimiter: str
+) -> None:
+    encoder = CsvEncoder(delimiter=delimiter, columns=("a", "b"))
+    written = [dict(zip("ab", row, strict=True)) for row in rows]
+    lines, errors = encode_all(encoder, written)
+    assert not errors
+    decoder = CsvDecoder(where="f", max_line_bytes=1 << 20, dialect=CsvDialect(delimiter=delimiter))
+    blocks = [decoder.feed(encoder.header() + b"".join(lines)), decoder.end()]
+    assert [value for block in blocks for value in block.values] == written
+
+
+@given(names=st.lists(cells.filter(lambda name: not name.startswith("\ufeff")), min_size=1, max_size=4))
+def test_the_names_of_a_header_are_found_again(names: list[str]) -> None:
+    header = CsvEncoder(columns=names).header()
+    for beginning in (header, b"\xef\xbb\xbf" + header + b"1,2\n"):
+        assert CsvEncoder().names_in(beginning) == tuple(names)
+
+
+@pytest.mark.parametrize("beginning", [b'"never closed', b"a,\xff\n", b'"a"b,c\n'])
+def test_a_header_that_cannot_be_read_names_nothing(beginning: bytes) -> None:
+    assert CsvEncoder().names_in(beginning) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": {"b": -math.inf}}])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec import UNSET
 
-from flowcore.context import HttpRequest, HttpResponse
+from flowcore.context import HttpRequest, HttpResponse, HttpStream
 from flowcore.errors import (
     CoercionError,
     ConfigError,
@@ -41,6 +42,9 @@ class Recorded:
         return HttpResponse(
             status=self._status, headers=self._headers, body=self._body, url=request.url, elapsed_s=0.5
         )
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream]:
+        raise AssertionError(f"nothing here streams a response: {request.url}")
 
 
 async def call(client: Recorded, inputs: RequestIn | None = None, **config: Any) -> RequestOut:

@@ -100,3 +100,9 @@ def test_a_byte_order_mark_is_skipped() -> None:
 def test_other_kinds_are_refused() -> None:
     with pytest.raises(WrongKindError, match="needs text or bytes, got a mapping"):
         json_parse({"a": 1})  # pyright: ignore[reportArgumentType] - what a connection may bring
+
+
+def test_a_key_given_twice_among_many_is_found_without_comparing_each_with_all() -> None:
+    keys = ",".join(f'"k{number}":0' for number in range(200_000))
+    with pytest.raises(ParseError, match="key 'k199999' stands twice"):
+        json_parse(f'{{{keys},"k199999":1}}')

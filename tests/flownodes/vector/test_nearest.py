@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowcore.errors import WrongKindError
-from flowcore.providers import vector_of
+from flowcore.vectors import vector_of
 from flownodes.vector.index import QueryError
 from flownodes.vector.nearest import load_index, nearest
 from flownodes.vector.store import VectorFileError, write_vectors

@@ -5,12 +5,14 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from flowcore.events import RowCounts, StageProgress
+from flowcore.events import LlmCall, RowCounts, StageProgress
 from flowruntime.cli.eventlines import seconds
-from flowruntime.cli.progress import HEAD, MOST_SHOWN, Progress
+from flowruntime.cli.progress import HEAD, MOST_SHOWN, Progress, columns_for
 
 SLOW = """\
 name: slow
@@ -58,6 +60,15 @@ def test_only_the_newest_figures_count() -> None:
     progress.see(_stage("src", completed=30))
     assert progress.records == 30
     assert len(progress.rows()) == 1
+
+
+def test_a_rate_is_that_of_the_last_seconds_because_batches_are_done_at_once() -> None:
+    progress = Progress(["embed"], [])
+    for rate in (9_999, 9_999, 256, 0, 0, 256, 0):
+        event = _stage("embed", completed=1, p99_s=0.5 if rate else None)
+        progress.see(msgspec.structs.replace(event, rate_per_s=float(rate)))
+    assert progress.rate_per_s == pytest.approx(512 / 5)
+    assert progress.rows()[0][HEAD.index("p99")] == "500 ms", "of the last interval that had a row"
 
 
 def test_of_many_stages_those_with_failures_and_work_are_shown_and_the_others_counted() -> None:
@@ -108,3 +119,51 @@ def test_elsewhere_there_is_no_table(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "\x1b" not in ran.stderr
     assert "completed: " in ran.stderr
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_never_half_a_figure() -> None:
+    progress = Progress(["src"], [])
+    for stage in (_stage("src", completed=1_000, in_flight=3), _stage("embed", completed=900, p99_s=0.25)):
+        progress.see(stage)
+    rows = progress.rows()
+    shown = {width: [HEAD[column] for column in columns_for(rows, width)] for width in range(0, 140, 2)}
+    assert shown[138] == list(HEAD)
+    assert shown[0] == []
+    counts = [len(names) for names in shown.values()]
+    assert counts == sorted(counts)
+    for names in shown.values():
+        assert not names or {"stage", "rows", "failed"} <= set(names)
+    assert "dropped" not in shown[70]  # it has no figure to show
+    assert "p99" in shown[70]
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(tmp_path: Path) -> None:
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flowruntime.cli.main", "run", "slow.yaml"]
+    environment = {**os.environ, "TERM": "dumb"}
+    ran = subprocess.run(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=False
+    )
+    os.close(theirs)
+    shown = os.read(ours, 65_536)
+    os.close(ours)
+    assert ran.returncode == 0
+    assert b"\x1b" not in shown
+    assert b"completed: " in shown
+
+
+def test_calls_of_models_are_told_with_tokens_and_cost_once_they_count() -> None:
+    progress = Progress(["src"], ["out"])
+
+    def call(**fields: Any) -> None:
+        said: dict[str, Any] = {"node": "ask", "operation": "chat", "provider": "p", "model": "m", **fields}
+        progress.models.see(LlmCall(workflow_id="w", **said))
+
+    call(attempts=1, cost_usd=0.0)
+    assert "models" not in progress.line(1.0)
+    call(attempts=1, input_tokens=1_000, output_tokens=200, cost_usd=0.0123)
+    call(attempts=0, cached=True, cost_usd=0.0)
+    call(attempts=2, error="RateLimitedError")
+    told = "models: 4 calls, 1 kept, 1 failed, 1,200 tokens, $0.0123 (1 of unknown price)"
+    assert told in progress.line(1.0)

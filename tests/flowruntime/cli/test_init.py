@@ -71,3 +71,39 @@ def test_a_name_that_cannot_be_imported_is_refused(flow: Flow, tmp_path: Path, n
     assert ran.code == 2
     assert said in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".", "'.' names no new folder"),
+        ("..", "'..' names no new folder"),
+        ("my shop", "try 'my_shop'"),
+        ("x" * 65, "at most 63"),
+        ("surplus/../", "names no new folder"),
+    ],
+)
+def test_what_names_no_folder_is_refused(flow: Flow, tmp_path: Path, name: str, said: str) -> None:
+    ran = flow("init", name)
+    assert ran.code == 2
+    assert said in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "said"), [("/proc/shop", "No such file"), ("taken/shop", "File exists")])
+def test_a_place_that_cannot_be_written_is_said_and_nothing_is_left(
+    flow: Flow, tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    ran = flow("init", name)
+    assert ran.code == 1
+    assert ran.err.startswith(f"flow init: cannot make '{name}': {said}")
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+
+
+def test_an_image_holds_neither_the_data_nor_the_positions_of_its_host(flow: Flow, tmp_path: Path) -> None:
+    flow("init", "shop")
+    ignored = (tmp_path / "shop" / ".dockerignore").read_text().split()
+    assert {".flow", "out", "data"} <= set(ignored)
+    readme = (tmp_path / "shop" / "README.md").read_text()
+    assert all(f'-v "$PWD/{folder}:/app/{folder}' in readme for folder in ("data", "out", ".flow"))

@@ -1,10 +1,10 @@
 """The command itself: what is found, what is imported, how it ends."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +30,9 @@ def test_version_and_help_import_nothing_of_the_engine(argument: str) -> None:
 
 def test_a_command_imports_no_other_command() -> None:
     commands = {name for name in _imported("schema") if name.startswith("flowruntime.cli.")}
-    assert commands == {f"flowruntime.cli.{name}" for name in ("main", "failures", "parsing", "schema")}
+    assert commands == {
+        f"flowruntime.cli.{name}" for name in ("main", "failures", "parsing", "schema", "streams")
+    }
 
 
 def test_the_version_is_that_of_the_distribution(flow: Flow) -> None:
@@ -41,13 +43,24 @@ def test_help_lists_every_command_and_exits_with_0(flow: Flow) -> None:
     ran = flow("--help")
     assert ran.code == 0
     assert all(f"  {name}" in ran.out for name in main_module.COMMANDS)
-    assert flow().code == 2
+
+
+def test_no_command_at_all_is_a_wrong_command_line(flow: Flow) -> None:
+    ran = flow()
+    assert (ran.code, ran.out) == (2, "")
+    assert "Usage: flow COMMAND" in ran.err
+
+
+def test_help_of_a_command_is_what_its_option_shows(flow: Flow) -> None:
+    assert flow("help", "run") == flow("run", "--help")
+    assert flow("help", "nope").code == 2
 
 
 def test_an_unknown_command_is_refused_with_the_nearest_known_one(flow: Flow) -> None:
     ran = flow("vaildate")
     assert (ran.code, ran.out) == (2, "")
     assert "unknown command 'vaildate'; did you mean 'validate'?" in ran.err
+    assert "did you mean 'run'?" in flow("RUN").err
 
 
 @pytest.mark.parametrize(
@@ -56,8 +69,12 @@ def test_an_unknown_command_is_refused_with_the_nearest_known_one(flow: Flow) ->
         (["run"], "FILE"),
         (["run", "w.yaml", "--evnts", "none"], "Did you mean --events?"),
         (["run", "w.yaml", "--events", "loud"], '"pretty", "jsonl", "none"'),
-        (["run", "w.yaml", "--limit", "many"], "--limit"),
-        (["schema", "surplus"], "surplus"),
+        (["run", "w.yaml", "--limit", "many"], "--limit takes a whole number, at least 1, got 'many'"),
+        (["run", "w.yaml", "--limit", "0"], "at least 1, got '0'"),
+        (["run", "w.yaml", "--limit", "1.5"], "got '1.5'"),
+        (["run", "w.yaml", "--limit", "1e3"], "got '1e3'"),
+        (["run", "w.yaml", "--limit", "-1"], "got '-1'"),
+        (["schema", "surplus"], "'surplus' is more than it takes"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_2(flow: Flow, arguments: list[str], said: str) -> None:
@@ -72,6 +89,24 @@ def test_every_command_explains_itself(flow: Flow, command: str) -> None:
     ran = flow(command, "--help")
     assert ran.code == 0
     assert f"Usage: flow {command}" in ran.out
+
+
+def test_help_is_written_for_the_width_of_the_terminal(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = flow("run", "--help").out.splitlines()
+    prose = [line for line in lines if line.startswith(("The result", "not to a", "where the"))]
+    assert max(map(len, lines)) <= 60
+    assert all(len(line) > 40 for line in prose)  # no line ends where that of the docstring did
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_signal_before_anything_runs_is_no_traceback(tmp_path: Path, number: str) -> None:
+    """Here while the modules of the project are imported."""
+    (tmp_path / "struck.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\n")
+    (tmp_path / "w.yaml").write_text("name: w\nnodes: {a: debug.tap}\n")
+    command = [sys.executable, "-m", "flowruntime.cli.main", "validate", "w.yaml", "--nodes", "struck"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "flow: interrupted\n")
 
 
 def test_a_command_of_another_package_is_found_by_entry_point(
@@ -93,12 +128,3 @@ def test_a_command_of_another_package_is_found_by_entry_point(
     monkeypatch.setattr(EntryPoint, "load", load)
     assert flow("greet", "ada", "--loud").out == "ADA\n"
     assert "greet" in flow("--help").out
-
-
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
-    ours, theirs = os.pipe()
-    os.close(ours)
-    command = [sys.executable, "-m", "flowruntime.cli.main", "schema"]
-    ran = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(theirs)
-    assert (ran.returncode, ran.stderr) == (1, "")

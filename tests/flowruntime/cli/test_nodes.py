@@ -57,8 +57,59 @@ def test_the_doctor_says_what_is_broken_and_exits_with_1(flow: Flow, tmp_path: P
     assert "'nowhere.to_be_found' cannot be imported" in ran.out
 
 
+def test_the_doctor_asks_what_a_workflow_is_connected_to(flow: Flow, workflow: Path) -> None:
+    ran = flow("doctor", str(workflow))
+    assert ran.code == 0
+    lines = [line.split(maxsplit=2) for line in ran.out.splitlines() if line.startswith("ok  health")]
+    found = {line[2].split()[0] for line in lines}
+    assert {"memory", "demo/src", "demo/even", "demo/odd"} <= found
+    assert not (workflow.parent / "even.jsonl").exists()
+    (workflow.parent / "in.jsonl").unlink()
+    ran = flow("doctor", str(workflow))
+    assert ran.code == 1
+    assert "broken  health demo/src" in ran.out
+    assert "does not exist" in ran.out
+    workflow.write_text(workflow.read_text().replace("path: in.jsonl", "path: in.jsonl, mode: tail"))
+    ran = flow("doctor", str(workflow))
+    assert ran.code == 0
+    assert "everything needed is here, 1 degraded" in ran.out
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan"])
+def test_the_doctor_refuses_a_timeout_that_is_none(flow: Flow, timeout: str) -> None:
+    ran = flow("doctor", "--timeout", timeout)
+    assert ran.code == 2
+    assert "--timeout takes seconds" in ran.err
+
+
 def test_the_doctor_sees_a_clock_that_is_behind(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_module.time, "time", lambda: 0.0)
     ran = flow("doctor")
     assert ran.code == 1
     assert "the clock is behind" in ran.out
+
+
+def test_a_category_lists_its_types(flow: Flow) -> None:
+    ran = flow("nodes", "text")
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["text", "text.clean", "text.template"]
+    assert "2 types" in ran.err
+    assert [each["type"] for each in json.loads(flow("nodes", "files", "--json").out)] == [
+        "files.sink",
+        "files.source",
+    ]
+
+
+def test_a_workflow_as_a_node_is_explained_and_suggested(flow: Flow, tmp_path: Path) -> None:
+    assert "file      text     a workflow file" in flow("nodes", "workflow").out
+    (tmp_path / "w.yaml").write_text("name: w\nnodes: {a: {type: worklfow}}\n")
+    assert "did you mean 'workflow'?" in flow("validate", "w.yaml").out
+
+
+def test_the_doctor_finds_a_type_of_the_project_that_is_taken(flow: Flow, tmp_path: Path) -> None:
+    (tmp_path / "made_up_nodes.py").write_text(
+        "from flowcore import node\n@node('text.clean')\ndef clean(text: str) -> str:\n    return text\n"
+    )
+    (tmp_path / "flow.toml").write_text('nodes = ["made_up_nodes"]\n')
+    ran = flow("doctor")
+    assert ran.code == 1
+    assert "flow.toml: node type 'text.clean' of made_up_nodes:clean is taken" in ran.out

@@ -33,9 +33,34 @@ def test_limits_order_and_policies_of_a_waiting_node_are_said(flow: Flow, workfl
     assert "boundary: 'slow' waits" in out
     assert "at once: 8 of this node, 4 over all nodes of type control.delay, 2 over resource gpu" in out
     assert "order ordered: results leave in the order rows came" in out
-    assert "on_error continue; timeout 2s an attempt; retry 5 attempts" in out
+    assert "on_error continue (the node); timeout 2s an attempt (the node); retry 5 attempts" in out
     assert "weaker: node 'slow': a row that fails there goes no further" in out
     assert "at work in slow" in out
+
+
+def test_the_plan_says_who_says_each_policy(flow: Flow, workflow: Path) -> None:
+    """The node, its type, the settings, or nobody: then it is the default."""
+    call = "  call: {type: http.request, timeout: 2s, config: {url: 'http://x.test/'}}\n"
+    text = (
+        workflow.read_text()
+        .replace("  keep:", f"{call}  keep:")
+        .replace("- src -> keep", "- src -> call.body\n  - src -> keep")
+    )
+    workflow.write_text(
+        f"{text}settings: {{on_error: continue, max_output_bytes: 1KiB, profile: low_latency}}\n"
+    )
+    out = flow("plan", str(workflow)).out
+    assert (
+        "on_error continue (settings); timeout 2s an attempt (the node); output up to 1 KiB (settings)" in out
+    )
+    assert "at once: 64 of this node (its type)" in out
+    nodes = {
+        node["id"]: node["said_by"]
+        for stage in json.loads(flow("plan", str(workflow), "--format", "json").out)["stages"]
+        for node in stage["nodes"]
+    }
+    assert nodes["call"]["concurrency"] == "its type"
+    assert nodes["call"]["max_children"] == "default"
 
 
 def test_an_interpreted_expression_is_named_with_the_reason(flow: Flow, workflow: Path) -> None:
@@ -59,6 +84,21 @@ def test_the_sum_of_all_bounds_counts_children_too(flow: Flow, workflow: Path) -
     assert bounds["repeated after a crash"] == 4000
 
 
+def test_the_sum_of_all_bytes_counts_what_is_at_work_when_those_in_flight_are_spent(
+    flow: Flow, workflow: Path
+) -> None:
+    def bounds() -> dict[str, int]:
+        description = json.loads(flow("plan", str(workflow), "--format", "json").out)
+        return {bound["name"]: bound["amount"] for bound in description["bounds"]}
+
+    assert bounds()["all bytes at once"] == bounds()["bytes in flight"] == 64 << 20
+    slow = "  slow: {type: control.delay, config: {duration: 1s}, concurrency: 8, max_output_bytes: 1MiB}\n"
+    text = workflow.read_text().replace("  keep:", f"{slow}  keep:")
+    workflow.write_text(text.replace("- src -> keep", "- src -> slow\n  - slow -> keep"))
+    assert bounds()["all bytes at once"] == (64 + 8 + 1) << 20
+    assert bounds()["one output of a node"] == 16 << 20
+
+
 def test_a_workflow_without_a_source_is_planned_as_a_request(flow: Flow, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("name: r\nnodes: {clean: {type: text.clean}}\nconnections: []\n")
     out = flow("plan", "r.yaml").out
@@ -67,6 +107,7 @@ def test_a_workflow_without_a_source_is_planned_as_a_request(flow: Flow, tmp_pat
 
 
 def test_what_weakens_delivery_is_said(flow: Flow, workflow: Path) -> None:
+    """SRC-14."""
     text = workflow.read_text().replace("{path: odd.jsonl}", "{path: odd.jsonl, mode: atomic}")
     text = text.replace("files.source, config: {path: in.jsonl}", "memory.source, config: {values: [1]}")
     workflow.write_text(text)
@@ -139,3 +180,18 @@ def test_an_invalid_workflow_has_no_plan(flow: Flow, workflow: Path) -> None:
     ran = flow("plan", str(workflow))
     assert (ran.code, ran.out) == (2, "")
     assert f"{workflow}:5" in ran.err
+
+
+def test_problems_of_both_files_of_a_comparison_are_told(flow: Flow, workflow: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        workflow.read_text().replace("files.sink, config: {path: even", "files.snik, config: {path: even")
+    )
+    workflow.write_text(workflow.read_text().replace("files.source", "files.sorce"))
+    ran = flow("plan", str(workflow), "--diff", str(old))
+    assert (ran.code, ran.out) == (2, "")
+    assert [line.partition(":")[0] for line in ran.err.splitlines()] == [str(workflow), str(old)]
+
+
+def test_a_file_compared_with_itself_changes_nothing(flow: Flow, workflow: Path) -> None:
+    assert "nothing changes" in flow("plan", str(workflow), "--diff", str(workflow)).out

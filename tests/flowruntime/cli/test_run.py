@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,16 +151,33 @@ def test_values_json_has_no_form_for_are_printed_by_the_plain_rules(flow: Flow, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--input", "{id: 4}"], "--input is no JSON"),
+        (["--input", "{id: 4}"], "--input is no JSON: line 1: a key in double quotes is expected; quote it"),
+        (["--input", " "], "--input is empty; give a JSON value"),
+        (["--input", "@"], "--input @ names no file"),
+        (["--input", "@."], "--input @. cannot be read: Is a directory"),
+        (["--input", "@bytes"], "--input @bytes is not UTF-8: byte 0xff at position 3"),
+        (["--input", "@text"], "--input @text is no JSON: line 1: a JSON value is expected"),
+        (["--input", '{"keep": {"valeu": 3}}'], "'keep' has no open input port; give"),
+        (["--set", "even.path=3"], "--set even.path=3: nodes.even.config.path: must be text"),
+        (["--set", "even.paht=x"], "--set even.paht=x: nodes.even.config.paht: unknown configuration field"),
+        (["--set", "evne.path=x"], "there is no node 'evne'; did you mean 'even'?"),
+        (["--set", "even=x"], "name a configuration field: --set even.field=value"),
+        (
+            ["--param", "leats=3"],
+            "--param leats=3: params.leats: unknown param 'leats'; did you mean 'least'?",
+        ),
+        (["--param", "least=x"], "--param least=x: params.least: must be of kind int"),
+        (["--param", "least"], "--param takes name=value, got 'least'"),
         (["--input", "{}"], "a request needs a record for source 'src'"),
         (["--input", '{"id": 4}', "--limit", "1"], "--limit and --fresh are for streams"),
         (["--write"], "--write is for requests"),
-        (["--limit", "0"], "at least 1"),
     ],
 )
 def test_inputs_that_cannot_be_used_exit_2_and_run_nothing(
     flow: Flow, workflow: Path, arguments: list[str], said: str
 ) -> None:
+    Path("bytes").write_bytes(b'{"a\xff"}')
+    Path("text").write_text("hello")
     ran = flow("run", str(workflow), *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
@@ -280,6 +298,77 @@ def test_the_second_signal_aborts(tmp_path: Path) -> None:
                 break
         process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+STUCK = """\
+import sys, time
+from flowcore import node
+
+@node("stuck.loop")
+def loop(value: int) -> int:
+    print("here", file=sys.stderr, flush=True)
+    time.sleep(120)
+    return value
+
+@node("stuck.thread", offload="thread")
+def thread(value: int) -> int:
+    print("here", file=sys.stderr, flush=True)
+    time.sleep(120)
+    return value
+"""
+
+
+def _stuck(tmp_path: Path, kind: str, *, leave_after_s: float) -> subprocess.Popen[str]:
+    """A process in which a node is at work that nothing can stop."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nsettings: {drain_timeout: 60s}\nnodes:\n"
+        f"  src: {{type: memory.source, config: {{values: [1]}}}}\n  n: stuck.{kind}\n"
+        "  out: {type: memory.sink}\nconnections: [src -> n, n -> out]\n"
+    )
+    code = (
+        "import sys; from flowruntime.cli import main, signals\n"
+        f"signals.LEAVE_AFTER_S = {leave_after_s}\nsys.exit(main.main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", "s.yaml", "--nodes", "stuck"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("here"):
+            break
+    return process
+
+
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+def test_after_the_second_signal_the_process_ends_whatever_is_stuck_in_it(tmp_path: Path, kind: str) -> None:
+    process = _stuck(tmp_path, kind, leave_after_s=0.2)
+    for number in (signal.SIGINT, signal.SIGTERM):  # two of one kind might be taken for one
+        process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    # threads of nodes are daemons: the run is cancelled without them, and the interpreter does not wait
+    wanted = "left behind what cannot be stopped" if kind == "loop" else "1 records were left unfinished"
+    assert wanted in err
+    assert "Traceback" not in err
+
+
+def test_a_further_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    process = _stuck(tmp_path, "loop", leave_after_s=1_000.0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.01)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.05)
+    assert process.stderr is not None
+    assert "leaving at once" in process.stderr.read()
+    process.stderr.close()
     assert process.returncode == 130
 
 

@@ -267,7 +267,7 @@ def test_a_secret_has_no_place_in_a_plain_field() -> None:
         ("demo.clean", {"batch": 4}, "nodes.n.batch", "does not apply", "Batch(...)"),
         ("demo.ask", {"batch": 4}, "nodes.n.batch", "one row at a time", "Batch(...)"),
         ("demo.ask", {"max_children": 4}, "nodes.n.max_children", "does not apply", "remove it"),
-        ("demo.out", {"retry": {}}, "nodes.n.retry", "does not apply to a sink", "remove it"),
+        ("demo.out", {"timeout": "3s"}, "nodes.n.timeout", "does not apply to a sink", "remove it"),
         (
             "demo.quiet",
             {"batch": 2, "settings": {"allow_weaker": True}},
@@ -275,7 +275,48 @@ def test_a_secret_has_no_place_in_a_plain_field() -> None:
             "operator",
             "remove",
         ),
-        ("demo.words", {"retry": {}}, "nodes.n.retry", "several rows for one", "come twice"),
+        ("demo.words", {"retry": {}}, "nodes.n.retry", "plain generator", "async def with yield"),
+        ("demo.words", {"timeout": "1s"}, "nodes.n.timeout", "plain generator", "async def with yield"),
+        ("demo.words", {"concurrency": 4}, "nodes.n.concurrency", "plain generator", "async def with yield"),
+        (
+            "demo.words",
+            {"resource": "gpu", "settings": {"limits": {"resources": {"gpu": 2}}}},
+            "nodes.n.resource",
+            "plain generator",
+            "async def with yield",
+        ),
+        ("demo.words", {"batch": 4}, "nodes.n.batch", "plain generator", "remove it"),
+        ("demo.pages", {"key": "record.id"}, "nodes.n.key", "asynchronous generator", "remove it"),
+        ("demo.pages", {"batch": 4}, "nodes.n.batch", "asynchronous generator", "remove it"),
+        (
+            "demo.pages",
+            {"concurrency": {"max": 2, "order": "ordered"}},
+            "nodes.n.concurrency",
+            "order does not apply",
+            "control.collect",
+        ),
+        (
+            "demo.ask",
+            {"concurrency": {"max": 2, "max_queued_per_key": 5}},
+            "nodes.n.concurrency",
+            "no effect without order by_key",
+            "add order: by_key",
+        ),
+        (
+            "demo.quiet",
+            {"timeout": "1s", "settings": {"allow_weaker": True}},
+            "nodes.n.timeout",
+            "answers for rows when they enter",
+            "settles='explicit'",
+        ),
+        (
+            "demo.clean",
+            {"settings": {"limits": {"types": {"demo.clean": 2}}}},
+            "settings.limits.types['demo.clean']",
+            "no effect on type 'demo.clean'",
+            "coroutines",
+        ),
+        ("demo.all", {"max_children": 2}, "nodes.n.max_children", "does not apply", "only a generator"),
         ("demo.ask", {"key": "record.id"}, "nodes.n.key", "no effect", "order: by_key"),
         ("demo.ask", {"concurrency": {"order": "by_key"}}, "nodes.n.concurrency", "needs a key", "add key"),
         (
@@ -416,7 +457,20 @@ def test_a_cycle_is_named_node_by_node() -> None:
     workflow.chain("a", "b", "c", "a")
     problem = only(workflow)
     assert "cycle: a -> b -> c -> a" in problem.message
-    assert problem.path == "connections[1]"
+    assert problem.path == "connections[3]"  # the one that leads back
+
+
+def test_cycles_are_named_until_none_would_be_left() -> None:
+    workflow = started()
+    for name in ("a", "b", "c", "d", "e"):
+        workflow.add("demo.clean", id=name)
+    workflow.connect("tickets.out.text", "a")
+    workflow.chain("a", "b", "c", "a")
+    workflow.chain("c", "b")
+    workflow.chain("d", "e", "d")
+    found = [problem for problem in problems(workflow) if "cycle" in problem.message]
+    remedies = [problem.remedy.partition(",")[0] for problem in found]
+    assert remedies == ["remove c -> a", "remove c -> b", "remove e -> d"]
 
 
 def test_a_required_input_nothing_fills_is_named_in_a_stream() -> None:
@@ -480,16 +534,16 @@ def test_all_problems_come_at_once_with_file_and_line() -> None:
     }
     found = problems(workflow, marks=marks, source_file="w.yaml")
     assert [(problem.path, problem.line) for problem in found] == [
-        ("nodes.tickets.config.pth", 3),
-        ("nodes.a.type", 4),
         ("nodes.b.config.most", None),
         ("nodes.b.timeout", None),
+        ("connections[1]", None),
+        ("nodes.tickets.config.pth", 3),
+        ("nodes.a.type", 4),
         ("connections[0].when", 9),
         ("connections[0]", 9),
-        ("connections[1]", None),
     ]
     assert {problem.file for problem in found} == {"w.yaml"}
-    assert str(found[1]).startswith("w.yaml:4: nodes.a.type: unknown node type 'demo.claen'")
+    assert str(found[4]).startswith("w.yaml:4: nodes.a.type: unknown node type 'demo.claen'")
 
 
 def test_ten_thousand_nodes_in_a_chain_do_not_recurse_and_do_not_take_long() -> None:

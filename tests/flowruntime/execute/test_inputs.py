@@ -48,6 +48,14 @@ def _problems(graph: ResolvedGraph, given: object) -> str:
     return "\n".join(str(problem) for problem in refused.value.problems)
 
 
+def test_a_port_of_a_node_whose_inputs_are_connected_comes_with_what_to_give() -> None:
+    workflow = Workflow("fed")
+    source = workflow.add("memory.source", id="tickets", config={"values": []})
+    workflow.connect(source, workflow.add(upper, id="up"))
+    said = _problems(_graph(workflow), {"up": {"txet": "a"}})
+    assert "'up' has no open input port; give {\"tickets\": ...}" in said
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

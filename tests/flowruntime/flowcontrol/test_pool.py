@@ -13,8 +13,9 @@ import pytest
 from flowcore.errors import NodeTimeoutError
 from flowcore.frame import Opened
 from flowcore.policies import NodePolicies, RetryPolicy
+from flowruntime.flowcontrol.jobs import Job, Lane
 from flowruntime.flowcontrol.permits import Limit, Permits
-from flowruntime.flowcontrol.pool import Job, Lane, StagePool
+from flowruntime.flowcontrol.pool import StagePool
 from flowruntime.testing import run_virtual
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Protocol
 
 import pytest
 from aiohttp import web
@@ -25,47 +26,15 @@ from flowruntime.http.guard import HttpSettings
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Server:
-    """A server on a free loopback port; remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.handlers: dict[str, Handler] = {}
-        self.left = asyncio.Event()
-        self.port = 0
+class Server(Protocol):
+    seen: list[tuple[str, str, dict[str, str], bytes]]
+    handlers: dict[str, Handler]
+    left: asyncio.Event
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.seen.append((request.method, request.path_qs, headers, await request.read()))
-        handler = self.handlers.get(request.path)
-        try:
-            return web.json_response({"ok": True}) if handler is None else await handler(request)
-        finally:
-            self.left.set()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    server = Server()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
-    server.port = listener.getsockname()[1]
-    await web.SockSite(runner, listener).start()
-    yield server
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[GuardedHttpClient]:
-    async with GuardedHttpClient(HttpSettings(allow_private=True)) as client:
-        yield client
+    def url(self) -> str: ...
+    @property
+    def port(self) -> int: ...
 
 
 def resolver_of(*addresses: str) -> Callable[[str, int, int], Awaitable[list[ResolveResult]]]:
@@ -236,6 +205,16 @@ async def test_a_redirect_to_a_private_address_is_refused(server: Server) -> Non
                     )
                 )
     assert {path.partition("?")[0] for _, path, _, _ in server.seen} == {"/move"}
+
+
+async def test_a_permission_for_one_port_of_a_host_is_for_that_port(server: Server) -> None:
+    """A literal address is checked before anything is resolved, a name when it is."""
+    for host in ("127.0.0.1", "inside.example"):
+        settings = HttpSettings(allowed_hosts=(f"{host}:{server.port}",))
+        async with GuardedHttpClient(settings, resolve=resolver_of("127.0.0.1")) as client:
+            assert (await client.send(HttpRequest(url=f"http://{host}:{server.port}/"))).status == 200
+            with pytest.raises(HttpRefusedError, match=f"{host}:1'"):
+                await client.send(HttpRequest(url=f"http://{host}:1/"))
 
 
 async def test_redirects_without_end_are_refused(server: Server) -> None:

@@ -68,6 +68,54 @@ def test_a_named_host_may_be_anywhere_and_others_may_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "scheme", "host", "port"),
+    [
+        ("127.0.0.1:11434", "http", "127.0.0.1", 11_434),
+        ("[::1]:8000", "http", "::1", 8_000),
+        ("127.0.0.1:80", "http", "127.0.0.1", None),
+        ("127.0.0.1:443", "https", "127.0.0.1", None),
+        ("127.0.0.1", "http", "127.0.0.1", 9),
+        ("::1", "http", "::1", 9),
+        ("[::1]", "http", "::1", 9),
+    ],
+)
+def test_a_host_with_a_port_may_be_reached_on_that_port(
+    entry: str, scheme: str, host: str, port: int | None
+) -> None:
+    Guard(HttpSettings(allowed_hosts=(entry,))).check_url(scheme, host, port)
+
+
+@given(st.integers(1, 65_535), st.sampled_from(["127.0.0.1", "localhost", "10.0.0.7", "::1"]))
+def test_no_other_port_and_no_other_host_is_allowed_with_it(port: int, host: str) -> None:
+    guard = Guard(HttpSettings(allowed_hosts=("127.0.0.1:11434", "localhost:11434")))
+    allowed = port == 11_434 and host in ("127.0.0.1", "localhost")
+    address = ip_address("127.0.0.1" if host == "localhost" else host)
+    if allowed:
+        guard.check_addresses(host, [address], port)
+        return
+    entry = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    with pytest.raises(HttpRefusedError) as caught:
+        guard.check_addresses(host, [address], port)
+    assert f"allowed_hosts, as {entry!r}" in str(caught.value)
+    with pytest.raises(HttpRefusedError):  # what the port is must be known
+        guard.check_addresses(host, [address])
+    Guard(HttpSettings(allowed_hosts=(entry,))).check_addresses(host, [address], port)
+
+
+def test_a_permission_for_a_port_does_not_open_a_metadata_service_elsewhere() -> None:
+    guard = Guard(HttpSettings(allow_private=True, allowed_hosts=("169.254.169.254:8080",)))
+    guard.check_url("http", "169.254.169.254", 8_080)
+    with pytest.raises(HttpRefusedError, match="metadata service"):
+        guard.check_url("http", "169.254.169.254")
+
+
+@pytest.mark.parametrize("entry", ["a.example:", "a.example:0", "a.example:65536", "a.example:http", ":80"])
+def test_what_is_no_host_with_a_port_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigError, match="allowed_hosts"):
+        HttpSettings(allowed_hosts=(entry,))
+
+
+@pytest.mark.parametrize(
     ("scheme", "host"),
     [
         ("file", "a.example"), ("ftp", "a.example"), ("", "a.example"), ("http", ""), ("http", "127.0.0.1"),

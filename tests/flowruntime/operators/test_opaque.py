@@ -70,7 +70,7 @@ def test_time_operators_follow_the_clock_of_the_loop() -> None:
 
 
 async def test_an_operator_on_another_thread_fails_the_run_and_says_so() -> None:
-    """Its rows would be worked on beside the loop, and corrupt what the loop owns."""
+    """ALL-9: its rows would be worked on beside the loop, and corrupt what the loop owns."""
     run = await run_workflow(alone(elsewhere), [1])
     assert run.result.state.name == "failed"
     assert "another thread" in str(run.result.cause)

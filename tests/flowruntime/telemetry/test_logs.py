@@ -12,7 +12,7 @@ import structlog
 
 from flowcore.errors import ConfigError
 from flowcore.values import Secret
-from flowruntime.telemetry.logs import configure_logging
+from flowruntime.telemetry.logs import configure_logging, write_line
 from flowruntime.telemetry.redaction import Redactor
 
 KEY = "sk-live-42"
@@ -92,3 +92,51 @@ def test_console_lines_have_no_colours_outside_a_terminal() -> None:
 def test_unknown_forms_and_levels_are_refused(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configure_logging(*arguments)  # pyright: ignore[reportArgumentType] - wrong on purpose
+
+
+def test_lines_of_nodes_go_to_standard_error_when_nobody_configured_logging(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_line("hello", "warning", {"node": "a", "value": "lone \ud800"})
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "hello" in shown.err
+    assert "node=a" in shown.err
+
+
+def test_lines_of_nodes_follow_a_configuration_made_later(capsys: pytest.CaptureFixture[str]) -> None:
+    write_line("before", "info", {})
+    out = io.StringIO()
+    configure_logging("json", stream=out)
+    write_line("after", "info", {"node": "a"})
+    assert "after" not in capsys.readouterr().err
+    assert json.loads(out.getvalue())["event"] == "after"
+
+
+def test_what_cannot_be_logged_harms_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    class Unprintable:
+        def __repr__(self) -> str:
+            raise ValueError("no")
+
+    write_line("hello \ud800", "info", {"value": Unprintable()})
+    assert "could not be written: ValueError; it was 'hello" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *, coloured: bool
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = Terminal()
+    configure_logging("console", stream=out)
+    logging.getLogger("mine").warning("hello")
+    assert ("\x1b[" in out.getvalue()) is coloured

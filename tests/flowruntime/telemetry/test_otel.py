@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,12 +26,16 @@ from flowcore.events import (
     WorkflowCompleted,
     WorkflowFailed,
     WorkflowPartial,
+    WorkflowPaused,
+    WorkflowResumed,
     WorkflowStarted,
 )
+from flowcore.workflow import Workflow
 from flowruntime.events.bus import EventBus
 from flowruntime.telemetry import otel
 from flowruntime.telemetry.metrics import Metrics
 from flowruntime.telemetry.otel import export_telemetry
+from tests.behaviour.harness import Script, later, runtime, same, virtual
 
 ERROR = ErrorInfo(kind="NodeTimeoutError", message="too late")
 WHO: dict[str, Any] = {"workflow_id": "w", "execution_id": "x"}
@@ -91,6 +96,28 @@ def test_a_run_is_one_span_and_each_node_one_below_it_with_its_own_times(traced:
     assert attributes(node)["flow.rows"] == 3
 
 
+def test_a_request_that_waits_has_a_span_for_each_pass_and_none_between(traced: Traced) -> None:
+    traced.publish(begun(), WorkflowPaused(**WHO, reason="waits for an answer to ask"))
+    first = traced.spans()["workflow triage"]
+    assert attributes(first)["flow.outcome"] == "paused"
+    assert attributes(first)["flow.reason"] == "waits for an answer to ask"
+    traced.publish(
+        WorkflowResumed(**WHO, paused_s=60.0), WorkflowCompleted(**WHO, started_at=1.0, ended_at=4.0)
+    )
+    second = traced.spans()["workflow w"]
+    assert (attributes(second)["flow.outcome"], attributes(second)["flow.paused_s"]) == ("completed", 60.0)
+    traced.stop()
+    assert len(traced.exporter.get_finished_spans()) == 2
+
+
+def test_a_continuous_run_that_is_paused_stays_one_span(traced: Traced) -> None:
+    run = WorkflowStarted(workflow_id="w", execution_id="x", name="triage", mode="stream", nodes=2)
+    traced.publish(run, WorkflowPaused(**WHO, reason="asked"), WorkflowResumed(**WHO, paused_s=1.0))
+    assert traced.spans() == {}
+    traced.publish(WorkflowCompleted(**WHO, started_at=1.0, ended_at=4.0))
+    assert list(traced.spans()) == ["workflow triage"]
+
+
 def test_failures_are_the_spans_status_with_the_errors_kind(traced: Traced) -> None:
     traced.publish(
         begun(),
@@ -112,16 +139,28 @@ def test_a_partial_run_is_an_error_and_a_cancelled_one_says_why(traced: Traced) 
     assert attributes(traced.spans()["workflow triage"])["flow.reason"] == "told to"
 
 
-def test_a_node_of_a_stream_is_below_the_streams_span(traced: Traced) -> None:
-    traced.publish(begun(None), NodeCompleted(**WHO, **SPAN, node="clean"))
+@virtual
+async def test_a_node_of_a_stream_is_below_the_streams_span_and_of_no_other_runs() -> None:
+    wf = Workflow("told")
+    wf.chain(wf.add(Script, id="s"), wf.add(same, id="a"), wf.add(later, id="b"))
+    async with runtime() as rt:
+        provider, exporter = TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        rt.export_telemetry(tracer_provider=provider)
+        for _ in range(2):
+            await (await rt.start(wf, sources={"s": Script([[1, 2]])})).wait()
+    spans = exporter.get_finished_spans()
+    runs = {span.context.span_id: span for span in spans if span.name == "workflow told" and span.context}
+    nodes = [span for span in spans if span.name.startswith("node ")]
+    assert len(runs) == 2
+    assert len(nodes) == 2 * 2 * 2
+    assert Counter(span.parent.span_id for span in nodes if span.parent is not None) == dict.fromkeys(runs, 4)
+
+
+def test_a_run_that_has_not_ended_is_marked_so_when_the_export_ends(traced: Traced) -> None:
+    traced.publish(begun())
     traced.stop()
-    spans = traced.spans()
-    parent = spans["node clean"].parent
-    assert parent is not None
-    run = spans["workflow triage"].context
-    assert run is not None
-    assert parent.span_id == run.span_id
-    assert attributes(spans["workflow triage"])["flow.unfinished"] is True
+    assert attributes(traced.spans()["workflow triage"])["flow.unfinished"] is True
 
 
 def test_a_request_is_below_the_callers_span(traced: Traced) -> None:

@@ -87,6 +87,7 @@ EVENTS: list[ExecutionEvent] = [
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_no_event_on_the_bus_shows_a_secret(event: ExecutionEvent) -> None:
+    """ALL-10."""
     bus, seen = EventBus(scrub=knowing(KEY).event), list[ExecutionEvent]()
     bus.listen(seen.append)
     bus.publish(event)

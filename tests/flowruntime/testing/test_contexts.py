@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from flowcore.context import HttpRequest, HttpResponse, NodeContext, SinkContext, SourceContext
+from flowcore.context import HttpRequest, HttpResponse, HttpStream, NodeContext, SinkContext, SourceContext
 from flowcore.errors import ContractError, PathRefusedError, SecretNotFoundError
 from flowruntime.testing.contexts import (
     EPOCH,
@@ -24,6 +25,9 @@ class Echo:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(status=200, headers={}, body=request.url.encode(), url=request.url, elapsed_s=0.0)
+
+    def stream(self, request: HttpRequest) -> AbstractAsyncContextManager[HttpStream]:
+        raise AssertionError(f"nothing here streams a response: {request.url}")
 
 
 async def greet(name: str, ctx: NodeContext) -> str:

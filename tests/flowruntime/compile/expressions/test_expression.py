@@ -170,7 +170,14 @@ def test_a_variable_that_is_not_given_is_named() -> None:
         ("valu.amount > 1", "no variable 'valu' is known here at column .*; did you mean 'value'"),
         ("value.a &&\n  foo", "no variable 'foo' is known here at line 2, column 3; known here: headers"),
         ("sizee(value)", "no function 'sizee' is known here.*did you mean 'size'"),
-        ("value.amount >", "Syntax error.* at column 15"),
+        (
+            "value.amount >",
+            "Syntax error: mismatched input '<EOF>' at column 15; it ends before it is complete",
+        ),
+        ("value.a = 3", "Syntax error.*; compare with =="),
+        ("value.a == 1 and true", "Syntax error.*; write && for and"),
+        ("not value.a", "Syntax error.*; write && for and"),
+        ("value.a == 'b", "Syntax error.*; close the quotes"),
         ("1 + 1.0", "no matching overload.*; convert one side"),
         ('value.a + 1 == "x"', "no matching overload"),
         ("", "it is empty"),
@@ -304,3 +311,10 @@ def test_text_with_a_nul_is_kept_or_refused_but_never_cut_off() -> None:
     interpreted = compile_expression('value.all(x, x == "a")', variables=["value"])
     with pytest.raises(ExpressionEvaluationError, match="NUL"):
         interpreted(value=["a\0b"])
+
+
+@pytest.mark.parametrize("text", ["{[value]: 1}", "[{[1]: 2}]", "{1.5: 2}", "{null: 1}"])
+def test_a_key_that_no_map_can_have_is_told_when_it_is_compiled(text: str) -> None:
+    """The library passes it and fails when it is asked for the type of the result."""
+    with pytest.raises(ExpressionError, match="Unsupported map key type"):
+        compile_expression(text, variables=["value"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowcore.errors import ExpressionError, ExpressionEvaluationError
-from flowruntime.compile.expressions.template import CompiledTemplate, compile_template
+from flowruntime.compile.expressions.template import CompiledTemplate, TemplateError, compile_template
 
 
 def compiled(value: object) -> CompiledTemplate:
@@ -100,3 +100,12 @@ def test_it_says_which_leaves_are_interpreted() -> None:
         == "tags[0]: a macro over elements (all, exists, exists_one, map, filter)"
     )
     assert set(template.leaves) == {"a", "tags[0]"}
+
+
+def test_every_leaf_that_does_not_compile_is_told_with_its_path() -> None:
+    with pytest.raises(TemplateError, match=r"a\.b: .*no variable 'valeu'") as caught:
+        compiled({"a": {"b": "valeu"}, "c": ["value.x", "1 +"]})
+    assert [(place, fault.text) for place, fault in caught.value.faults] == [
+        (("a", "b"), "valeu"),
+        (("c", 1), "1 +"),
+    ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowcore.errors import CoercionError
 from flowcore.plain import from_plain, to_plain
-from flowcore.providers import floats_of, vector_of
+from flowcore.vectors import floats_of, vector_of
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))

@@ -27,7 +27,7 @@ DEV := .venv/.flowrx-dev
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 UV_LOCAL := $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 
-.PHONY: help env demo check test test-long fuzz test-versions bench docs dist clean
+.PHONY: help env demo demo-llm check servers test test-long fuzz test-versions bench docs dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -59,7 +59,7 @@ $(RUN): pyproject.toml uv.lock | $(BIN)/python
 
 $(DEV): pyproject.toml uv.lock | $(BIN)/python
 	@echo "== installing what a run and development need"
-	$(call install,--extra zstd --group dev)
+	$(call install,--extra llm --extra postgres --extra zstd --group dev)
 	@touch $(RUN)
 
 env: $(DEV) ## make .venv from uv.lock: a run, the extras, development
@@ -67,6 +67,10 @@ env: $(DEV) ## make .venv from uv.lock: a run, the extras, development
 demo: $(RUN) ## triage 3,080 real bank queries as a stream
 	@echo "== demo"
 	@$(BIN)/python -m examples.triage.demo
+
+demo-llm: $(DEV) ## the same with a model for what is unsure: a real one where one is configured, else a script
+	@echo "== demo with a model"
+	@$(BIN)/python -m examples.triage_llm.demo
 
 check: $(DEV) ## static: format, lint, types, layers, dependencies, changelog, lock
 	@echo "== ruff format"
@@ -84,11 +88,14 @@ check: $(DEV) ## static: format, lint, types, layers, dependencies, changelog, l
 	@echo "== uv.lock up to date"
 	@env -u UV_DEFAULT_INDEX $(UV) lock --check --offline
 
-test: $(DEV) ## quick tests; make test WORKERS=4 for more processes
+servers: $(DEV) ## what tests need besides Python, where it is not here: PostgreSQL of Debian, aimock of npm
+	@$(BIN)/python -m tests.servers.install
+
+test: $(DEV) servers ## quick tests; make test WORKERS=4 for more processes
 	@echo "== quick tests"
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
-test-long: $(DEV) ## seeds, fuzz, differential, the built wheel in a clean environment
+test-long: $(DEV) servers ## seeds, fuzz, differential, the built wheel in a clean environment
 	@echo "== long tests"
 	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m long
 

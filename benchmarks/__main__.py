@@ -31,7 +31,10 @@ NAMES = (
     "independent",
     "sibling",
     "embeddings",
+    "llm_scenarios",
+    "llm_throughput",
     "event_bus",
+    "profiles",
     "startup",
 )
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -56,6 +56,11 @@ def doubled(records: int) -> list[int]:
     return [2 * i for i in range(records)]
 
 
+def profile_result(records: int, **_: object) -> list[int]:
+    """What the workload of the profiles gives, in order."""
+    return [2 * number for number in range(records)]
+
+
 def async_stage_result(records: int, **_: object) -> list[int]:
     """`doubled`, whatever the stage's limit and delay."""
     return doubled(records)

@@ -24,10 +24,18 @@ DISTRIBUTIONS = {
     "LangGraph": "langgraph",
     "LlamaIndex Workflows": "llama-index-workflows",
     "Pathway": "pathway",
+    "PydanticAI": "pydantic-ai-slim",
     "reactivex": "reactivex",
     "streamz": "streamz",
 }
 """The peers by the name reports use; a contender's name begins with one of these."""
+
+COMPANIONS = {
+    "LangGraph": ("langchain-openai",),
+    "LlamaIndex Workflows": ("openai",),
+    "PydanticAI": ("openai",),
+}
+"""What their users install beside them to call models."""
 
 
 class Environment(Enum):

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from benchmarks.environment import Environment, python_of, unavailable
 from benchmarks.process import ContenderError, Sample, WorkerProcess
-from benchmarks.summary import Bar, paired_ratios, summarize
+from benchmarks.summary import Bar, paired_differences, paired_ratios, summarize
 from benchmarks.worker import digest
 
 Params = Mapping[str, Any]
@@ -207,7 +207,16 @@ def row_of(
     mine = figures.pop(ours.name, None)
     ratios = {name: paired_ratios(mine, theirs) for name, theirs in figures.items()} if mine else {}
     medians = {name: summarize(ratio).median for name, ratio in ratios.items()}
+    differences = (
+        {name: summarize(paired_differences(mine, theirs)).median for name, theirs in figures.items()}
+        if mine
+        else {}
+    )
     our_median = summarize(mine).median if mine else None
+
+    def judged(*bars: Bar) -> bool | None:
+        return judge(bars, our_median, medians, differences)
+
     return {
         "work": row.work,
         "unit": row.unit,
@@ -216,10 +225,11 @@ def row_of(
         "ours": asdict(summarize(mine)) if mine else None,
         "peers": {name: asdict(summarize(theirs)) for name, theirs in figures.items()},
         "ratios": medians,
+        "differences": differences,
         "ratio_quartiles": {name: summarize(ratio).quartiles for name, ratio in ratios.items()},
         "bar": "; ".join(bar.text(row.unit) for bar in row.bars) or None,
-        "met": judge(row.bars, our_median, medians),
-        "missed": [bar.text(row.unit) for bar in row.bars if judge((bar,), our_median, medians) is False],
+        "met": judged(*row.bars),
+        "missed": [bar.text(row.unit) for bar in row.bars if judged(bar) is False],
         "absent": {
             side.name: outcomes[side.name].failure
             for side in (ours, *peers)
@@ -229,18 +239,38 @@ def row_of(
     }
 
 
-def judge(bars: Sequence[Bar], our_median: float | None, medians: Mapping[str, float]) -> bool | None:
+def judge(
+    bars: Sequence[Bar],
+    our_median: float | None,
+    ratios: Mapping[str, float],
+    differences: Mapping[str, float],
+) -> bool | None:
     """Whether all bars hold; without a figure of ours none does.
 
     None when there is no bar, or when one waits for a peer that is absent and the others hold.
+
+    Args:
+        bars: of the row.
+        our_median: None when we were not measured.
+        ratios: ours over theirs, by peer.
+        differences: ours less theirs, by peer.
     """
     verdicts: list[bool | None] = []
     for bar in bars:
-        figure = our_median if bar.against is None else medians.get(bar.against)
+        figure = _figure(bar, our_median, ratios, differences)
         verdicts.append(bar.holds(figure) if figure is not None else False if our_median is None else None)
     if False in verdicts:
         return False
     return None if None in verdicts or not verdicts else True
+
+
+def _figure(
+    bar: Bar, our_median: float | None, ratios: Mapping[str, float], differences: Mapping[str, float]
+) -> float | None:
+    """What a bar is about; None when it is not there."""
+    if bar.beyond is not None:
+        return differences.get(bar.beyond)
+    return our_median if bar.against is None else ratios.get(bar.against)
 
 
 def machine() -> dict[str, Any]:

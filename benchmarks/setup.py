@@ -24,7 +24,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import DISTRIBUTIONS, PEERS_ENVIRONMENT, RECORD, Environment, python_of
+from benchmarks.environment import (
+    COMPANIONS,
+    DISTRIBUTIONS,
+    PEERS_ENVIRONMENT,
+    RECORD,
+    Environment,
+    python_of,
+)
 
 HERE = Path(__file__).resolve().parent
 PINS = HERE / "peers" / "requirements.txt"
@@ -95,7 +102,8 @@ def _install_each() -> dict[str, str]:
     pins = PINS.read_text(encoding="utf-8")
     failures: dict[str, str] = {}
     for peer, distribution in DISTRIBUTIONS.items():
-        if complaint := _install(["--constraint", str(PINS), pinned(distribution, pins)]):
+        wanted = [pinned(name, pins) for name in (distribution, *COMPANIONS.get(peer, ()))]
+        if complaint := _install(["--constraint", str(PINS), *wanted]):
             failures[peer] = complaint
     return failures
 

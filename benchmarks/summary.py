@@ -60,29 +60,48 @@ def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]
     Raises:
         ValueError: not one figure each per round, or one of theirs is 0.
     """
-    if len(ours) != len(theirs):
-        message = f"{len(ours)} figures of ours and {len(theirs)} of theirs make no pairs"
-        raise ValueError(message)
     if 0 in theirs:
         message = f"a figure of 0 has no ratio: {list(theirs)!r}"
         raise ValueError(message)
-    return [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return [mine / other for mine, other in _pairs(ours, theirs)]
+
+
+def paired_differences(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Ours less theirs, round by round.
+
+    Raises:
+        ValueError: not one figure each per round.
+    """
+    return [mine - other for mine, other in _pairs(ours, theirs)]
+
+
+def _pairs(ours: Sequence[float], theirs: Sequence[float]) -> list[tuple[float, float]]:
+    if len(ours) != len(theirs):
+        message = f"{len(ours)} figures of ours and {len(theirs)} of theirs make no pairs"
+        raise ValueError(message)
+    return list(zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A promise about a row: `limit` for our median or, with `against`, for the ratio to that contender."""
+    """A promise about a row: `limit` for our median or, with `against`, for the ratio to that contender.
+
+    With `beyond` it is for our median less that contender's, in the row's unit.
+    """
 
     comparison: Comparison
     limit: float
     against: str | None = None
+    beyond: str | None = None
 
     def holds(self, figure: float) -> bool:
         """True when `figure` keeps the promise."""
         return _HOLDS[self.comparison](figure, self.limit)
 
     def text(self, unit: str) -> str:
-        """The bar as a person reads it: `>= 0.85x plain loop`, `<= 30 us/node`."""
+        """The bar as a person reads it: `>= 0.85x plain loop`, `<= 30 us/node`, `<= plain loop + 5 us`."""
+        if self.beyond is not None:
+            return f"{self.comparison} {self.beyond} + {self.limit:g} {unit}"
         if self.against is None:
             return f"{self.comparison} {self.limit:g} {unit}"
         return f"{self.comparison} {self.limit:g}x {self.against}"

@@ -18,6 +18,19 @@ import griffe
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("flowcore", "flowruntime", "flownodes", "connectors")
+_INDEX = """# API reference
+
+Built from the docstrings by `make docs`, like the [node catalogue](nodes.md).
+
+| what programs import | |
+|---|---|
+| [flowcore](flowcore.md) | to write nodes, workflows and connectors with |
+| [flowruntime](flowruntime.md) | to run workflows with |
+| [flowruntime.testing](flowruntime.testing.md) | to test them with |
+| [flowcore.errors](flowcore.errors.md) | what is raised |
+
+All modules, for who reads or changes the code:
+"""
 _TYPE_VARIABLES = ("TypeVar(", "ParamSpec(", "TypeVarTuple(")
 
 
@@ -35,7 +48,28 @@ def page(module: griffe.Module) -> str:
     header = module.docstring.value if module.docstring else ""
     if not header and not body:
         return ""
-    return "\n\n".join([f"# {module.path}", *_prose(header), *body]) + "\n"
+    return "\n\n".join([f"# {module.path}", *_prose(header), *_exported(module), *body]) + "\n"
+
+
+def _exported(module: griffe.Module) -> Iterator[str]:
+    """What a package gives its users under its own name: each with its summary, and where it stands."""
+    if not module.is_init_module or not module.exports:
+        return
+    rows = [f"| {_named(module, str(name))} |" for name in sorted(map(str, module.exports), key=str.lower)]
+    yield "\n".join([f"`from {module.path} import ...`", "", "| name | |", "|---|---|", *rows])
+
+
+def _named(module: griffe.Module, name: str) -> str:
+    member = module.members.get(name)
+    if member is not None and member.is_module:  # a function with the name of its module
+        member = member.members.get(name)
+    if member is None:
+        return f"`{name}` | "
+    found = member.final_target if isinstance(member, griffe.Alias) else member
+    docstring = found.docstring.value if found.docstring else ""
+    summary = " ".join(inspect.cleandoc(docstring).partition("\n\n")[0].split()).replace("|", "\\|")
+    home = found.parent.path if found.parent is not None else module.path
+    return f"[`{name}`]({home}.md#{found.name.lower()}) | {summary}"
 
 
 def _own(parent: griffe.Module | griffe.Class) -> Iterator[griffe.Object]:
@@ -113,7 +147,7 @@ def build(target: Path) -> int:
     """Write the whole reference into `target`, replacing what is there; returns the number of pages."""
     pages: dict[str, str] = {}
     for package in PACKAGES:
-        root = griffe.load(package, search_paths=[str(ROOT)])
+        root = griffe.load(package, search_paths=[str(ROOT)], resolve_aliases=True)
         for module in public_modules(cast("griffe.Module", root)):  # a package is never an alias or a class
             if text := page(module):
                 pages[module.path] = text
@@ -123,8 +157,7 @@ def build(target: Path) -> int:
     for name, text in pages.items():
         (target / f"{name}.md").write_text(text, encoding="utf-8")
     links = "\n".join(f"- [{name}]({name}.md)" for name in pages)
-    head = "# API reference\n\nBuilt from the docstrings by `make docs`, like the [node catalogue](nodes.md)."
-    (target / "index.md").write_text(f"{head}\n\n{links}\n", encoding="utf-8")
+    (target / "index.md").write_text(f"{_INDEX}\n{links}\n", encoding="utf-8")
     return len(pages)
 
 

@@ -45,7 +45,18 @@ def run_quick_tests(uv: str, python: str, version: str, weights: str, workers: s
     """Make or refresh `.venvs/<version>` and run the quick tests in it; returns the first exit code not 0."""
     home = ROOT / ".venvs" / version
     pip = [uv, "pip", "install", "--quiet", "--python", str(home)]
-    lock = ["--frozen", "--no-emit-project", "--extra", "embed", "--extra", "zstd", "--group", "dev"]
+    lock = [
+        "--frozen",
+        "--no-emit-project",
+        "--extra",
+        "embed",
+        "--extra",
+        "postgres",
+        "--extra",
+        "zstd",
+        "--group",
+        "dev",
+    ]
     commands: list[list[str]] = [
         [uv, "venv", "--quiet", "--clear", "--python", python, str(home)],
         [uv, "export", "--quiet", *lock, "--output-file", str(home / "requirements.txt")],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from graphbit import EmbeddingClient, EmbeddingConfig, Executor, LlmClient, LlmConfig, Node, Workflow
 
 from benchmarks import data
+from benchmarks.calls import KEY, watched
 from benchmarks.loopback import loopback, peak
 from benchmarks.work import Measured
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     from benchmarks.loopback import Loopback
     from benchmarks.work import Run
-
-KEY = "k" * 48
-"""Not a secret: GraphBit refuses short keys, the server ignores it."""
 
 
 def _executor(server: Loopback) -> Executor:
@@ -165,14 +163,22 @@ def sibling(fast_s: float, slow_s: float) -> Generator[Run]:
 
 
 @contextmanager
-def embeddings(count: int, limit: int, delay_s: float) -> Generator[Run]:
-    """`count` texts, one request each, `limit` at a time; only the Azure configuration takes an address."""
+def embeddings(count: int, limit: int, delay_s: float, max_items: int = 1) -> Generator[Run]:
+    """`count` texts, `max_items` a request, `limit` requests at a time.
+
+    Only the Azure configuration takes an address.
+    """
     with loopback(delay_s=delay_s) as server:
         client = EmbeddingClient(EmbeddingConfig.azure(KEY, "loopback", server.url, "loopback", "2024-02-01"))
-        batches = [[text] for text in data.texts(count)]
+        texts = data.texts(count)
+        batches = [texts[start : start + max_items] for start in range(0, count, max_items)]
 
-        def run() -> list[list[float]]:
-            answer = client.embed_batch_parallel(batches, max_concurrency=limit)
-            return [batch[0] for batch in answer["embeddings"]]
+        def run() -> Measured:
+            server.reset()
+            with watched() as watch:
+                answer = client.embed_batch_parallel(batches, max_concurrency=limit)
+                vectors = [vector for batch in answer["embeddings"] for vector in batch]
+            facts = {"calls": len(server.calls())}
+            return Measured(vectors, seconds=watch.seconds, cpu_s=watch.cpu_s, facts=facts)
 
         yield run

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from flowruntime.state.store.url import StoreUrl, read_store_url
 
 STATEMENT_TIMEOUT: Final = timedelta(seconds=30)
 CONNECT_TIMEOUT: Final = timedelta(seconds=10)
-CLOSE_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT: Final = timedelta(seconds=10)
 
 _STORE: Final = "flow_store"
 """The table that says what the others are."""
@@ -48,6 +48,7 @@ class PostgresStore(SqlStore):
             server's (`search_path`, ...). What is left out comes from PGHOST, PGUSER, PGPASSWORD, ...
         statement_timeout: after which the server gives a statement up.
         connect_timeout: for a new connection.
+        close_timeout: how long `aclose` lets what was begun finish; then its connections are cut.
 
     Holds: the connections of its pool once used.
     """
@@ -58,21 +59,33 @@ class PostgresStore(SqlStore):
         *,
         statement_timeout: timedelta = STATEMENT_TIMEOUT,
         connect_timeout: timedelta = CONNECT_TIMEOUT,
+        close_timeout: timedelta = CLOSE_TIMEOUT,
     ) -> None:
         target = read_store_url(url) if isinstance(url, str) else url
-        super().__init__(PostgresDatabase(target, statement_timeout, connect_timeout))
+        super().__init__(PostgresDatabase(target, statement_timeout, connect_timeout, close_timeout))
 
 
 class PostgresDatabase:
     """See `flowruntime.state.store.database.Database`."""
 
-    def __init__(self, target: StoreUrl, statement_timeout: timedelta, connect_timeout: timedelta) -> None:
+    def __init__(
+        self,
+        target: StoreUrl,
+        statement_timeout: timedelta,
+        connect_timeout: timedelta,
+        close_timeout: timedelta,
+    ) -> None:
         self._target: Final = target
         self._statement_s: Final = statement_timeout.total_seconds()
         self._connect_s: Final = connect_timeout.total_seconds()
+        self._close_s: Final = close_timeout.total_seconds()
         self._opening: Final = asyncio.Lock()
         self._pool: Any = None
         self._closed = False
+        self._gave_up = False
+        self._begun = 0
+        self._idle: Final = asyncio.Event()
+        self._idle.set()
 
     @property
     def url(self) -> str:
@@ -91,12 +104,13 @@ class PostgresDatabase:
         return await self._read(sql, arguments, doing)
 
     async def write(self, *statements: Statement, doing: str) -> int:
-        pool = await self._opened(doing)
         outcome = "nothing"
         try:
-            async with pool.acquire(timeout=self._statement_s) as connection:
+            async with self._connection(doing) as connection:
                 outcome = "unknown"
                 return await _carry_out(connection, statements)
+        except StoreError:
+            raise
         except Exception as fault:
             if getattr(fault, "sqlstate", None) == _FOREIGN_KEY:
                 raise ForeignKeyFault(str(fault)) from fault
@@ -104,22 +118,45 @@ class PostgresDatabase:
             raise
 
     async def aclose(self) -> None:
+        """Finish what was begun, as long as `close_timeout` lets it; more is refused from now on."""
         self._closed = True
         async with self._opening:
             pool, self._pool = self._pool, None
         if pool is None:
             return
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            async with asyncio.timeout(self._close_s):
+                # The driver's pool closes connections under statements that begin meanwhile
+                # ("unknown protocol state"), so it is closed only when nobody uses it.
+                await self._idle.wait()
                 await pool.close()
         except TimeoutError:
+            self._gave_up = True
             pool.terminate()
 
-    async def _read(self, sql: str, arguments: Sequence[Any], doing: str) -> Sequence[Sequence[Any]]:
+    @contextlib.asynccontextmanager
+    async def _connection(self, doing: str) -> AsyncGenerator[Any]:
+        """A connection of the pool; `aclose` waits until it is given back."""
         pool = await self._opened(doing)
+        self._begun += 1
+        self._idle.clear()
         try:
             async with pool.acquire(timeout=self._statement_s) as connection:
+                if self._gave_up:  # it was being made when the pool was ended, which nobody told it
+                    connection.terminate()
+                    raise closed(self.url, doing)
+                yield connection
+        finally:
+            self._begun -= 1
+            if not self._begun:
+                self._idle.set()
+
+    async def _read(self, sql: str, arguments: Sequence[Any], doing: str) -> Sequence[Sequence[Any]]:
+        try:
+            async with self._connection(doing) as connection:
                 return [tuple(row) for row in await connection.fetch(sql, *arguments)]
+        except StoreError:
+            raise
         except Exception as fault:
             self._raise(fault, doing, outcome="nothing")
             raise

@@ -18,6 +18,7 @@ import pytest
 from flowcore.states import Completed, Running
 from flowcore.store_errors import (
     StoreAccessError,
+    StoreClosedError,
     StoreDamagedError,
     StoreError,
     StoreExtraError,
@@ -211,6 +212,51 @@ async def test_a_statement_that_is_kept_waiting_is_given_up(postgres_url: str) -
         await store.journal.put([entry])
         assert len(await store.journal.get_all("e1")) == 1
     await store.aclose()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 5, 20, 60])
+async def test_closing_finishes_more_writes_than_there_are_connections(postgres_url: str, turns: int) -> None:
+    """However far they got: waiting for a connection, connecting, or waiting for the answer."""
+    for attempt in range(4):
+        entries = [JournalEntry(execution_id=f"e{attempt}", node="n", call=call) for call in range(50)]
+        store = PostgresStore(postgres_url)
+        await store.open()
+        writes = [asyncio.ensure_future(store.journal.put([entry])) for entry in entries]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await store.aclose()
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        begun = [entry.call for entry, each in zip(entries, done, strict=True) if each is None]
+        assert all(each is None or isinstance(each, StoreClosedError) for each in done)
+        assert turns == 0 or len(begun) == len(entries)
+        async with PostgresStore(postgres_url) as store:
+            assert sorted(each.call for each in await store.journal.get_all(f"e{attempt}")) == begun
+
+
+async def test_closing_cuts_what_a_server_never_answers_and_leaves_no_connection(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url, close_timeout=timedelta(milliseconds=100))
+    await store.open()
+    async with connected(postgres_url) as connection:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE flow_journal")
+            entries = [JournalEntry(execution_id="e1", node="n", call=call) for call in range(30)]
+            writes = [asyncio.ensure_future(store.journal.put([entry])) for entry in entries]
+            await asyncio.sleep(0)
+            await store.aclose()
+            done = await asyncio.gather(*writes, return_exceptions=True)
+            outcomes = {each.outcome if isinstance(each, StoreError) else repr(each) for each in done}
+            assert outcomes <= {"unknown", "nothing"}
+        mine = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'flowrx' AND datname = current_database()"
+        )
+        left = -1
+        for _ in range(500):  # the server notices a cut connection in its own time
+            left = await connection.fetchval(mine)
+            if not left:
+                break
+            await asyncio.sleep(0.01)
+        assert left == 0
 
 
 async def test_a_commit_is_on_disk_whatever_the_database_is_set_to(postgres_url: str) -> None:

@@ -12,22 +12,27 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from importlib.util import find_spec
+from json import dumps
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import asdict
 
 from flowcore.errors import FlowError, ValidationFailedError
 from flowcore.health import HealthReport, HealthState
 from flowruntime.cli.failures import UsageError
 from flowruntime.cli.main import GROUP as COMMANDS_GROUP
+from flowruntime.cli.parsing import Flag
 from flowruntime.cli.project import project_of
+from flowruntime.cli.streams import print_json
 from flowruntime.cli.tables import table
 from flowruntime.cli.target import Target, load_target
 from flowruntime.discovery import GROUPS, Namespaces, ShadowedPackageError, check_connectors_package
 from flowruntime.installed import DISTRIBUTION
 from flowruntime.installed import version as installed_version
 from flowruntime.registry import Registry
+from flowruntime.state.store.url import StoreUrl
 
 _OLDEST: Final = (3, 11)
 _PROVIDERS: Final = "flowrx.llm_providers"
@@ -48,20 +53,30 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-def doctor(file: str | None = None, /, *, timeout: float = 5.0) -> int:
+def doctor(file: str | None = None, /, *, timeout: float = 5.0, json: Flag = False) -> int:
     """Check Python, packages, entry points, extras, permissions, the clock, and the health of what is used.
 
     With FILE, everything that workflow is connected to and that can be asked is asked whether it can work
-    now: sources, sinks, nodes, providers. Nothing is opened, read or written.
+    now: sources, sinks, nodes, providers. Nothing is opened, read or written but a store that is there: it
+    is asked a question.
 
     Exit code 1 when something needed is broken; what is optional and missing does not count.
 
     Args:
         file: workflow file, or module:workflow.
         timeout: seconds each of them may take to answer.
+        json: print JSON, for a probe.
     """
     checks = [check for look in _LOOKS for check in look()]
     checks += _health(file, timeout)
+    if json:
+        print_json(dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
+    else:
+        _show(checks)
+    return 1 if any(check.status == "broken" for check in checks) else 0
+
+
+def _show(checks: list[Check]) -> None:
     print(table([["", "what", "found"], *([each.status, each.name, each.found] for each in checks)]))
     for check in checks:
         if check.remedy:
@@ -70,7 +85,6 @@ def doctor(file: str | None = None, /, *, timeout: float = 5.0) -> int:
     degraded = sum(1 for check in checks if check.status == "degraded")
     also = f", {degraded} degraded" if degraded else ""
     print(f"{broken} broken{also}" if broken else f"everything needed is here{also}")
-    return 1 if broken else 0
 
 
 def _python() -> Iterator[Check]:
@@ -208,7 +222,11 @@ def _health(file: str | None, timeout_s: float) -> Iterator[Check]:
     if not 0 < timeout_s < timedelta.max.total_seconds():
         raise UsageError(f"--timeout takes seconds, more than 0, got {timeout_s:g}")
     target = None if file is None else load_target(file)
-    report = asyncio.run(_asked(target, timedelta(seconds=timeout_s)))
+    store = _configured_store() if target is None else target.project.store
+    if store is not None and store.kind == "sqlite" and not store.path.exists():  # to look must not make one
+        yield Check(name="health store", status="ok", found=f"{store.shown} is made when it is first used")
+        store = None
+    report = asyncio.run(_asked(target, store, timedelta(seconds=timeout_s)))
     for check in report.checks:
         status = _OF_HEALTH[check.state]
         took = f"{check.latency_s * 1e3:.0f} ms"
@@ -216,11 +234,19 @@ def _health(file: str | None, timeout_s: float) -> Iterator[Check]:
         yield Check(name=f"health {check.name}", status=status, found=found)
 
 
-async def _asked(target: Target | None, timeout: timedelta) -> HealthReport:
+def _configured_store() -> StoreUrl | None:
+    """Of flow.toml; what is wrong with that file is told by `_project`."""
+    try:
+        return project_of(Path.cwd()).store
+    except FlowError:
+        return None
+
+
+async def _asked(target: Target | None, store: StoreUrl | None, timeout: timedelta) -> HealthReport:
     from flowruntime.runtime import FlowRuntime
 
     if target is None:
-        async with FlowRuntime(watchdog=None) as runtime:
+        async with FlowRuntime(store=store, watchdog=None) as runtime:
             return await runtime.health_check(timeout=timeout)
     project = target.project
     async with FlowRuntime(
@@ -228,6 +254,7 @@ async def _asked(target: Target | None, timeout: timedelta) -> HealthReport:
         roots=project.roots,
         allow_private_networks=project.allow_private_networks,
         allowed_hosts=project.allowed_hosts,
+        store=store,
         watchdog=None,
     ) as runtime:
         return await runtime.health_check(timeout=timeout, workflow=target.workflow)

@@ -7,14 +7,14 @@ Does not own: waits (flowcore.waits), answering them (resume).
 from __future__ import annotations
 
 import asyncio
-import json
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from flowcore.event_codec import plain_payload
 from flowcore.waits import Wait
 from flowruntime.cli.failures import UsageError, say
-from flowruntime.cli.parsing import Count
+from flowruntime.cli.parsing import Count, Flag
 from flowruntime.cli.project import project_of
 from flowruntime.cli.resume import store_of
 from flowruntime.cli.streams import print_json
@@ -32,18 +32,18 @@ def waits(
     *,
     execution: str | None = None,
     cancel: str | None = None,
-    format: Literal["table", "json"] = "table",
     limit: Count = None,
     store: str | None = None,
+    json: Flag = False,
 ) -> int:
     """List what executions and rows of runs wait for, the oldest first; answer with flow resume.
 
     Args:
         execution: only of this one.
         cancel: give up this execution, or row: it ends cancelled. Lists nothing.
-        format: a table, or JSON with the schema of each answer.
         limit: at most so many.
         store: url of the store; else that of flow.toml, else sqlite:.flow/flow.sqlite.
+        json: print JSON, with the schema of each answer.
     """
     target = store_of(project_of(Path.cwd()), store)
     if cancel is not None:
@@ -52,8 +52,8 @@ def waits(
         found: list[Wait] = []
     else:
         found = asyncio.run(_open_waits(target, execution, limit))
-    if format == "json":
-        print_json(json.dumps([_plain(wait) for wait in found], indent=2, ensure_ascii=False))
+    if json:
+        print_json(dumps([_plain(wait) for wait in found], indent=2, ensure_ascii=False))
     elif found:
         print(table([_HEAD, *(_cells(wait) for wait in found)]))
     else:

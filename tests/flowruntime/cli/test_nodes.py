@@ -57,6 +57,26 @@ def test_the_doctor_says_what_is_broken_and_exits_with_1(flow: Flow, tmp_path: P
     assert "'nowhere.to_be_found' cannot be imported" in ran.out
 
 
+def test_the_doctor_asks_the_store_of_the_project_and_makes_none(flow: Flow, tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text('store = "sqlite:kept.sqlite"\n')
+    assert "is made when it is first used" in flow("doctor").out
+    assert not (tmp_path / "kept.sqlite").exists()
+    (tmp_path / "kept.sqlite").write_text("this is no database, though it is long enough to be looked at")
+    ran = flow("doctor")
+    assert ran.code == 1
+    assert "broken  health store" in ran.out
+
+
+def test_the_doctor_answers_a_probe_in_json(flow: Flow, tmp_path: Path) -> None:
+    checks = json.loads(flow("doctor", "--json").out)
+    assert {"name", "status", "found", "remedy"} == set(checks[0])
+    assert {"health memory", "health event loop", "python"} <= {check["name"] for check in checks}
+    (tmp_path / "flow.toml").write_text('nodes = ["nowhere.to_be_found"]\n')
+    ran = flow("doctor", "--json")
+    assert ran.code == 1
+    assert [check["name"] for check in json.loads(ran.out) if check["status"] == "broken"] == ["flow.toml"]
+
+
 def test_the_doctor_asks_what_a_workflow_is_connected_to(flow: Flow, workflow: Path) -> None:
     ran = flow("doctor", str(workflow))
     assert ran.code == 0

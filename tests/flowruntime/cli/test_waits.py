@@ -43,7 +43,7 @@ def _paused(flow: Flow, tmp_path: Path) -> str:
 
 def test_an_answer_goes_on_and_prints_the_result(flow: Flow, paused: str) -> None:
     assert (Path(".flow") / "flow.sqlite").exists()
-    (listed,) = json.loads(flow("waits", "--format", "json").out)
+    (listed,) = json.loads(flow("waits", "--json").out)
     assert (listed["execution"], listed["node"], listed["kind"]) == (paused, "ask", "approval")
     assert listed["expires_at"] - listed["created_at"] == 3600
     ran = flow("resume", paused, "--input", "true", "--by", "bob")
@@ -137,7 +137,7 @@ def _rows(flow: Flow, tmp_path: Path) -> list[str]:
     assert ran.code == 0, ran.err
     assert "2 rows wait, stored until the next run" in ran.err
     assert json.loads(ran.out)["held"] == 2
-    listed = json.loads(flow("waits", "--format", "json").out)
+    listed = json.loads(flow("waits", "--json").out)
     return [wait["execution"] for wait in sorted(listed, key=lambda wait: wait["title"])]
 
 
@@ -162,7 +162,7 @@ def test_a_row_and_an_execution_are_given_up(flow: Flow, rows: list[str], paused
         given_up = flow("waits", "--cancel", execution)
         assert (given_up.code, given_up.err) == (0, f"{execution} is cancelled\n")
     assert flow("waits", "--cancel", "nobody").code == 1
-    listed = json.loads(flow("waits", "--format", "json").out)
+    listed = json.loads(flow("waits", "--json").out)
     assert [wait["execution"] for wait in listed] == [rows[1]]
     assert flow("resume", rows[0], "--input", "true").code == 1
 

@@ -1,6 +1,6 @@
 """The HTTP client nodes get as `ctx.http`: every request through the guard, capped and with one deadline.
 
-Owns: the transport's factory, resolving under the guard, redirects.
+Owns: the session's factory, resolving under the guard, redirects.
 Does not own: which addresses are allowed (guard), bodies (streaming, body), deadlines, the errors of the
     transport (faults), retries and limits (policies of the node).
 
@@ -11,17 +11,21 @@ a new request to the guard; no proxy, cookie or credential comes from the enviro
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import aiohttp
-import httpx
+import certifi
 from aiohttp.abc import AbstractResolver, ResolveResult
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from flowcore.context import HttpRequest, HttpResponse
 from flowcore.errors import HttpRefusedError
@@ -40,6 +44,9 @@ _MOVED: Final = frozenset({301, 302})
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 _BODY_HEADERS: Final = frozenset({"content-length", "content-type", "content-encoding", "transfer-encoding"})
 _USER_AGENT: Final = "flowrx"
+_NO_AUTO_HEADERS: Final = ("content-type", "user-agent", "accept", "accept-encoding")
+_LARGE: Final = 1 << 20
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class GuardedResolver(AbstractResolver):
@@ -77,22 +84,36 @@ async def _system_resolve(host: str, port: int, family: int) -> list[ResolveResu
     ]
 
 
-def make_transport(settings: HttpSettings, guard: Guard, resolve: Resolve | None = None) -> AiohttpTransport:
-    """The one factory of transports; its session is made at the first request, on that request's loop."""
-    ssl_context = httpx.create_ssl_context()  # of the environment, only SSL_CERT_FILE and SSL_CERT_DIR
+def make_session(
+    settings: HttpSettings, guard: Guard, resolve: Resolve | None = None
+) -> aiohttp.ClientSession:
+    """The one factory of sessions, for the running loop."""
+    connector = aiohttp.TCPConnector(
+        limit=settings.max_connections,
+        resolver=GuardedResolver(guard, resolve),
+        use_dns_cache=False,  # an address is judged for the connection it was resolved for
+        ssl=_trusting(),
+    )
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+    )
 
-    def make_session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=settings.max_connections,
-            resolver=GuardedResolver(guard, resolve),
-            use_dns_cache=False,  # an address is judged for the connection it was resolved for
-            ssl=ssl_context,
-        )
-        return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
-        )
 
-    return AiohttpTransport(verify=ssl_context, client=make_session)
+def _trusting() -> ssl.SSLContext:
+    """Whom TLS trusts: SSL_CERT_FILE, SSL_CERT_DIR, else certifi, as not every machine has a list."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folder:
+        return ssl.create_default_context(cafile=file or None, capath=folder or None)
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+class Outgoing(NamedTuple):
+    """One request as it is sent."""
+
+    method: str
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class GuardedHttpClient:
@@ -109,7 +130,7 @@ class GuardedHttpClient:
         self._settings: Final = settings or HttpSettings()
         self._guard: Final = Guard(self._settings)
         self._resolve: Final = resolve
-        self._transport: AiohttpTransport | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,9 +140,9 @@ class GuardedHttpClient:
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            await transport.aclose()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """The response, whatever its status.
@@ -133,15 +154,13 @@ class GuardedHttpClient:
             HttpBodyTooLargeError, HttpDecodingError: see `decoded`.
         """
         deadlines = Deadlines(request, public_url(request.url))
-        return await deadlines.whole(self._whole(request, deadlines))
-
-    async def _whole(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
-        opening = self._open(request, deadlines)
-        stream = await (deadlines.first(opening) if request.first_byte_timeout is not None else opening)
-        try:
-            body = await stream.whole(in_time=request.idle_timeout is not None)
-        finally:
-            await stream.close()
+        async with deadlines.exchange() as begun:
+            stream = await self._open(request, deadlines)
+            try:
+                begun()
+                body = await stream.whole(in_time=request.idle_timeout is not None)
+            finally:
+                await stream.close()
         return HttpResponse(
             status=stream.status,
             headers=stream.headers,
@@ -165,13 +184,13 @@ class GuardedHttpClient:
         outgoing = self._first(request)
         for _ in range(self._settings.max_redirects + 1):
             url = outgoing.url
-            self._guard.check_url(url.scheme, url.raw_host.decode("ascii"), url.port)
+            self._guard.check_url(url.scheme, url.raw_host or "", url.explicit_port)
             response = await self._headers(outgoing, deadlines)
-            location = response.headers.get("location")
-            if not (request.follow_redirects and response.status_code in _REDIRECTS and location):
-                return ResponseStream(response, outgoing, request.max_body_bytes, deadlines)
-            await response.aclose()
-            outgoing = _redirected(outgoing, response.status_code, location)
+            location = response.headers.get("Location")
+            if not (request.follow_redirects and response.status in _REDIRECTS and location):
+                return ResponseStream(response, outgoing.method, request.max_body_bytes, deadlines)
+            response.release()
+            outgoing = _redirected(outgoing, response.status, location)
         raise HttpRefusedError(
             f"{request.method} {public_url(request.url)} was redirected more than max_redirects="
             f"{self._settings.max_redirects} times",
@@ -180,42 +199,45 @@ class GuardedHttpClient:
             reason="too many redirects",
         )
 
-    def _first(self, request: HttpRequest) -> httpx.Request:
+    def _first(self, request: HttpRequest) -> Outgoing:
         try:
             url = _parsed(request.url)
             if request.query:
-                url = url.copy_merge_params(dict(request.query))
-            headers = {"accept": "*/*", "user-agent": _USER_AGENT, "accept-encoding": ACCEPTED}
-            headers |= {name.lower(): value for name, value in request.headers.items()}
-            if request.body:  # set here, it is not set again by a slower way
-                headers.setdefault("content-length", str(len(request.body)))
-            extensions = _connecting(request)
-            return httpx.Request(
-                request.method, url, headers=headers, content=request.body or None, extensions=extensions
-            )
-        except (httpx.InvalidURL, ValueError, TypeError) as fault:
-            raise HttpRefusedError(
-                f"{request.method} {public_url(request.url)!r} is no request that can be sent: {fault}",
-                method=request.method,
-                url=public_url(request.url),
-                reason=str(fault),
-            ) from fault
+                url = url.update_query(request.query)
+        except (ValueError, TypeError) as fault:
+            raise _unsendable(request.method, public_url(request.url), fault) from fault
+        headers = {"accept": "*/*", "user-agent": _USER_AGENT, "accept-encoding": ACCEPTED}
+        headers |= {name.lower(): value for name, value in request.headers.items()}
+        if request.body:
+            headers.setdefault("content-length", str(len(request.body)))
+        return Outgoing(request.method, url, headers, request.body)
 
-    async def _headers(self, outgoing: httpx.Request, deadlines: Deadlines) -> httpx.Response:
+    async def _headers(self, outgoing: Outgoing, deadlines: Deadlines) -> aiohttp.ClientResponse:
         """One request, up to the headers of its response; errors translated."""
-        if self._transport is None:
-            self._transport = make_transport(self._settings, self._guard, self._resolve)
+        session = self._session
+        if session is None:
+            session = self._session = make_session(self._settings, self._guard, self._resolve)
+        body = outgoing.body
         try:
-            return await self._transport.handle_async_request(outgoing)
+            return await session.request(
+                outgoing.method,
+                outgoing.url,
+                headers=outgoing.headers,
+                # the driver writes a large one in one go if it is bytes, and says that this blocks the loop
+                data=None if not body else body if len(body) < _LARGE else io.BytesIO(body),
+                skip_auto_headers=_NO_AUTO_HEADERS,
+                allow_redirects=False,
+                timeout=deadlines.of_driver,
+            )
         except CLIENT_FAULTS as fault:
             raise translated(fault, outgoing.method, public_url(str(outgoing.url)), deadlines) from fault
 
 
-def _redirected(sent: httpx.Request, status: int, location: str) -> httpx.Request:
+def _redirected(sent: Outgoing, status: int, location: str) -> Outgoing:
     """The request a redirect asks for; credentials stay with the origin they were meant for."""
     try:
-        url = sent.url.join(location)
-    except (httpx.InvalidURL, ValueError) as fault:
+        url = sent.url.join(_parsed(location))
+    except (ValueError, TypeError) as fault:
         where = public_url(str(sent.url))
         raise HttpRefusedError(
             f"{sent.method} {where} was redirected to {location!r}, which is no URL: {fault}",
@@ -230,26 +252,29 @@ def _redirected(sent: httpx.Request, status: int, location: str) -> httpx.Reques
     if _origin(url) != _origin(sent.url):
         dropped.update(_CREDENTIALS)
     headers = {name: value for name, value in sent.headers.items() if name not in dropped}
-    return httpx.Request(
-        "GET" if as_get else sent.method,
-        url,
-        headers=headers,
-        content=None if as_get else sent.content or None,
-        extensions=sent.extensions,
+    return Outgoing("GET" if as_get else sent.method, url, headers, b"" if as_get else sent.body)
+
+
+def _unsendable(method: str, url: str, fault: Exception) -> HttpRefusedError:
+    return HttpRefusedError(
+        f"{method} {url!r} is no request that can be sent: {fault}",
+        method=method,
+        url=url,
+        reason=str(fault),
     )
 
 
 @lru_cache(maxsize=1_024)
-def _parsed(url: str) -> httpx.URL:
-    """Programs ask few addresses, often; the query of a request is not part of them."""
-    return httpx.URL(url)
+def _parsed(url: str) -> URL:
+    """Programs ask few addresses, often; the query of a request is not part of them.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    if _CONTROL.search(url):  # which the parser leaves out in silence
+        raise ValueError("a URL holds no control characters")
+    return URL(url)
 
 
-def _connecting(request: HttpRequest) -> dict[str, Any]:
-    """What the transport is told of time: how long a connection to one address may take."""
-    limit = request.connect_timeout
-    return {} if limit is None else {"timeout": {"connect": limit.total_seconds()}}
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.raw_host, url.port

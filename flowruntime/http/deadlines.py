@@ -9,10 +9,13 @@ Always holds: nothing is waited for beyond the deadline of the whole; time is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias, TypeVar
+
+import aiohttp
 
 from flowcore.context import HttpRequest
 from flowcore.errors import FlowError, HttpTimeoutError
@@ -37,7 +40,9 @@ class Deadlines:
         url: for messages, without secrets.
     """
 
-    __slots__ = ("_connect_s", "_first_s", "_idle_s", "_loop", "_method", "_total_s", "_url", "began")
+    __slots__ = (
+        "_connect_s", "_first_s", "_idle_s", "_loop", "_method", "_total_s", "_url", "began", "of_driver",
+    )  # fmt: skip
 
     def __init__(self, request: HttpRequest, url: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -48,15 +53,12 @@ class Deadlines:
         self._connect_s: Final = _seconds(request.connect_timeout)
         self._first_s: Final = _seconds(request.first_byte_timeout)
         self._idle_s: Final = _seconds(request.idle_timeout)
+        self.of_driver: Final = _of_driver(self._connect_s)
+        """What the driver is told of time: how long a connection to one address may take, and no more."""
 
     @property
     def elapsed_s(self) -> float:
         return self._loop.time() - self.began
-
-    @property
-    def connect_s(self) -> float | None:
-        """For the transport."""
-        return self._connect_s
 
     async def first(self, awaited: Awaitable[T]) -> T:
         """Wait for what brings the first byte.
@@ -68,13 +70,30 @@ class Deadlines:
             return await self._by(awaited, self.began + self._first_s, "first_byte")
         return await self._by(awaited, self.began + self._total_s, "total")
 
-    async def whole(self, awaited: Awaitable[T]) -> T:
-        """Wait for all of it.
+    @asynccontextmanager
+    async def exchange(self) -> AsyncGenerator[Callable[[], None], None]:
+        """All of it happens in here; what is yielded is called when the first byte is there.
 
         Raises:
-            HttpTimeoutError: it is late.
+            HttpTimeoutError: the first byte, or the end, is late.
         """
-        return await self._by(awaited, self.began + self._total_s, "total")
+        ends = self.began + self._total_s
+        waits_for_first = self._first_s is not None and self._first_s < self._total_s
+        limit = asyncio.timeout_at(self.began + self._first_s if waits_for_first and self._first_s else ends)
+
+        def begun() -> None:
+            nonlocal waits_for_first
+            if waits_for_first:
+                waits_for_first = False
+                limit.reschedule(ends)
+
+        try:
+            async with limit:
+                yield begun
+        except TimeoutError as late:
+            if isinstance(late, FlowError) or not limit.expired():
+                raise
+            raise self.late("first_byte" if waits_for_first else "total") from None
 
     async def pieces(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Each piece of a body, in time; closes `chunks`.
@@ -123,6 +142,11 @@ class Deadlines:
             timeout_s=timeout_s,
             phase=phase,
         )
+
+
+@lru_cache(maxsize=64)
+def _of_driver(connect_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
 
 
 def _seconds(timeout: timedelta | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Errors of ours for the errors of the HTTP transport.
+"""Errors of ours for the errors of the HTTP driver.
 
 Owns: `translated`, and the form of an address that may be shown.
 Does not own: deadlines of ours (deadlines), what the guard or a body raise.
@@ -9,17 +9,17 @@ Pure.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
-import httpx
+from yarl import URL
 
 from flowcore.errors import FlowError, HttpConnectionError
 from flowruntime.http.deadlines import Deadlines
 
 _HIDING: Final = re.compile(r"[?#@\\]")
-CLIENT_FAULTS: Final = (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError)
-"""What the transport raises, and what the guard raises through it."""
+CLIENT_FAULTS: Final = (aiohttp.ClientError, OSError, ValueError)
+"""What the driver raises, and what the guard raises through it."""
 
 
 def translated(fault: BaseException, method: str, url: str, deadlines: Deadlines) -> FlowError | TimeoutError:
@@ -44,7 +44,6 @@ def public_url(url: str) -> str:
     if not _HIDING.search(url):  # as nearly all are: parsing one takes longer than the rest of a small answer
         return url
     try:
-        parsed: Any = httpx.URL(url)
-        return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
-    except (httpx.InvalidURL, ValueError, TypeError):
+        return str(URL(url).with_user(None).with_query(None).with_fragment(None))
+    except (ValueError, TypeError):
         return url.partition("?")[0].rpartition("@")[2][:200]

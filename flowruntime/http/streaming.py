@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final, cast
+from typing import Final
 
-import httpx
+import aiohttp
 
 from flowcore.errors import ContractError, FlowError
 from flowruntime.http.body import decoded, read_body
 from flowruntime.http.deadlines import Deadlines
 from flowruntime.http.faults import CLIENT_FAULTS, public_url, translated
 
+_PIECE: Final = 16 * 1024
+_UNKNOWN: Final = 1 << 63
 _OF_THE_CODED_BODY: Final = frozenset({"content-encoding", "content-length"})
 
 
@@ -27,24 +29,24 @@ class ResponseStream:
     """The response of one request, its headers read.
 
     Args:
-        response: of the transport.
-        sent: what it answers.
+        response: of the driver.
+        method: of the request it answers.
         max_bytes: of the decoded body.
         deadlines: of the exchange.
     """
 
     def __init__(
-        self, response: httpx.Response, sent: httpx.Request, max_bytes: int, deadlines: Deadlines
+        self, response: aiohttp.ClientResponse, method: str, max_bytes: int, deadlines: Deadlines
     ) -> None:
         self._response: Final = response
-        self._method: Final = sent.method
+        self._method: Final = method
         self._max_bytes: Final = max_bytes
         self._deadlines: Final = deadlines
         self._is_read = False
-        self.url: Final = str(sent.url)
-        self.status: Final = response.status_code
-        self._encoding: Final[str] = response.headers.get("content-encoding", "")
-        self.headers: Final[Mapping[str, str]] = _told(response.headers.raw)
+        self.url: Final = str(response.url)
+        self.status: Final = response.status
+        self._encoding: Final[str] = response.headers.get("Content-Encoding", "")
+        self.headers: Final[Mapping[str, str]] = _told(response.raw_headers)
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """See `HttpStream.chunks`."""
@@ -58,6 +60,8 @@ class ResponseStream:
         self._begin()
         url = public_url(self.url)
         try:
+            if not self._encoding and (self._response.content_length or _UNKNOWN) <= self._max_bytes:
+                return await self._response.read()  # the driver reads no more than was announced
             return await read_body(
                 self._raw(), self._encoding, max_bytes=self._max_bytes, method=self._method, url=url
             )
@@ -66,7 +70,7 @@ class ResponseStream:
 
     async def close(self) -> None:
         """End the exchange; idempotent."""
-        await self._response.aclose()
+        self._response.release()
 
     def _begin(self) -> None:
         if self._is_read:
@@ -76,18 +80,13 @@ class ResponseStream:
         self._is_read = True
 
     def _raw(self) -> AsyncIterator[bytes]:
-        return self._response.aiter_raw()
+        return self._response.content.iter_chunked(_PIECE)
 
     async def _decoded(self) -> AsyncGenerator[bytes, None]:
         self._begin()
-        raw = cast("AsyncGenerator[bytes, None]", self._raw())
         url = public_url(self.url)
-        async with (
-            aclosing(raw),
-            aclosing(
-                decoded(raw, self._encoding, max_bytes=self._max_bytes, method=self._method, url=url)
-            ) as pieces,
-        ):
+        pieces = decoded(self._raw(), self._encoding, max_bytes=self._max_bytes, method=self._method, url=url)
+        async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 

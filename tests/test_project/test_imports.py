@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = (
-    "aiohttp", "asyncio", "httpx", "logging", "opentelemetry", "reactivex", "rich", "sqlite3", "structlog",
+    "aiohttp", "asyncio", "logging", "opentelemetry", "reactivex", "rich", "sqlite3", "structlog",
     "yaml",
 )  # fmt: skip
 """Loaded when something runs, is logged, read or sent."""

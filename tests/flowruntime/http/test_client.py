@@ -68,6 +68,18 @@ async def test_method_query_headers_and_body_arrive_as_given(
     assert headers["content-length"] == "6"
 
 
+@pytest.mark.parametrize("size", [(1 << 20) - 1, 1 << 20, 3_000_001])
+async def test_a_large_body_arrives_whole_and_blocks_nothing(
+    server: Server, client: GuardedHttpClient, size: int
+) -> None:
+    """Bytes written in one go would be a warning of aiohttp, and warnings are errors here."""
+    body = bytes(size)
+    await client.send(HttpRequest(url=f"{server.url}/large", method="PUT", body=body))
+    (_, _, headers, arrived) = server.seen[-1]
+    assert (len(arrived), arrived == body) == (size, True)
+    assert headers["content-length"] == str(size)
+
+
 async def test_any_status_is_a_response(server: Server, client: GuardedHttpClient) -> None:
     async def busy(_: web.Request) -> web.Response:
         return web.Response(status=503, headers={"Retry-After": "2"}, text="later")
@@ -271,6 +283,20 @@ async def test_cookies_and_proxies_of_the_environment_are_not_used(
     await client.send(HttpRequest(url=f"{server.url}/cookie"))
     await client.send(HttpRequest(url=f"{server.url}/after"))
     assert "cookie" not in server.seen[1][2]
+
+
+@pytest.mark.parametrize("control", ["\t", "\n", "\r\nX-Evil: 1", "\x00", "\x7f"])
+@pytest.mark.parametrize(
+    "where", ["http://{host}{control}/", "http://{host}/a{control}b", "ht{control}tp://{host}/"]
+)
+async def test_control_characters_in_an_address_are_refused_not_left_out(
+    server: Server, client: GuardedHttpClient, where: str, control: str
+) -> None:
+    """The parser would drop some of them: another address than the one that was written."""
+    url = where.format(host=server.url.removeprefix("http://"), control=control)
+    with pytest.raises(HttpRefusedError, match="control characters"):
+        await client.send(HttpRequest(url=url))
+    assert server.seen == []
 
 
 async def test_a_header_that_would_split_the_request_is_refused(

@@ -275,8 +275,7 @@ async def test_many_streams_cancelled_at_random_points_leak_nothing(
     await until(lambda: server.open == 0)
     assert b"".join(await read_all(client, HttpRequest(url=url))) == b"x" * 5_000
     assert ended < 300
-    session = client._transport.client if client._transport is not None else None
-    connector = getattr(session, "connector", None)
+    connector = getattr(client._session, "connector", None)
     assert connector is not None
     assert not connector._acquired
     await until(lambda: len(asyncio.all_tasks()) <= before + 4)  # the server's own, of connections kept

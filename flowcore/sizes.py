@@ -128,6 +128,9 @@ def _entries_of(part: Any, kind: Any, room: int) -> Iterable[Any]:
     if kind is dict:
         count = 2 * ENTRY * len(part)
         return (list(part), list(part.values())) if count <= room else (count,)
+    names: tuple[str, ...] | None = getattr(kind, "__struct_fields__", None)
+    if names is not None:
+        return ([getattr(part, name, None) for name in names],)
     if issubclass(kind, _OPAQUE):
         return ()
     try:
@@ -185,9 +188,6 @@ def _size_of_buffer(part: Any) -> int | None:
 
 def _fields_of(part: Any, kind: Any) -> list[Any]:
     """The values of an object's fields, in whatever way its class keeps them."""
-    names: tuple[str, ...] | None = getattr(kind, "__struct_fields__", None)
-    if names is not None:
-        return [getattr(part, name) for name in names]
     found: list[Any] = list(getattr(part, "__dict__", {}).values())
     for base in kind.__mro__:
         slots: str | Iterable[str] = base.__dict__.get("__slots__", ())

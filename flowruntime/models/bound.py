@@ -231,7 +231,7 @@ class _Call:
         cache = policy.cache
         self._cached = cache is not None and (request.is_deterministic or cache.also_random)
         self.shared = policy.single_flight or self._cached
-        self._naming = origin.naming if policy.journal else None
+        self._naming = origin.naming() if policy.journal else None
         self.name = gateway.name_of(request, target) if self.shared or self._naming is not None else ""
         self._entry: CallName | None = None
         if self._naming is not None:

@@ -84,7 +84,7 @@ class _Embedding:
         self._report = report
         self._found: list[Vector | Exception | None] = [None] * len(request.texts)
         policy = target.policy
-        naming = origin.naming if policy.journal else None
+        naming = origin.naming() if policy.journal else None
         self._naming = naming
         self._names: list[str] = []
         self._entries: list[CallName] = []

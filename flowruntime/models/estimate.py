@@ -48,13 +48,15 @@ class Quantile:
     without storing observations", CACM 28(10), 1985.
     """
 
-    __slots__ = ("_heights", "_places", "_share", "_wanted", "seen")
+    __slots__ = ("_heights", "_places", "_share", "_steps", "_wanted", "seen")
 
     def __init__(self, share: float) -> None:
         self._share: Final = share
         self._heights: list[float] = []
         self._places: list[int] = [1, 2, 3, 4, 5]
         self._wanted = [1.0, 1 + 2 * share, 1 + 4 * share, 3 + 2 * share, 5.0]
+        """Of the first and the last marker it is always their place."""
+        self._steps: Final = ((1, share / 2), (2, share), (3, (1 + share) / 2))
         self.seen = 0
 
     def add(self, number: float) -> None:
@@ -65,20 +67,24 @@ class Quantile:
             heights.append(number)
             heights.sort()
             return
-        heights[0] = min(heights[0], number)
-        heights[-1] = max(heights[-1], number)
-        cell = next((index for index in range(4) if number < heights[index + 1]), 3)
-        for index in range(cell + 1, 5):
-            places[index] += 1
-        steps = (0.0, self._share / 2, self._share, (1 + self._share) / 2, 1.0)
-        self._wanted = [wanted + step for wanted, step in zip(self._wanted, steps, strict=True)]
-        for index in (1, 2, 3):
-            self._move(index)
+        if number < heights[0]:
+            heights[0] = number
+        elif number > heights[4]:
+            heights[4] = number
+        places[4] += 1
+        wanted = self._wanted
+        for index, step in self._steps:
+            if number < heights[index]:
+                places[index] += 1
+            wanted[index] += step
+        for index, _ in self._steps:  # loops over three markers: this is called for every answer
+            off = wanted[index] - places[index]
+            if off >= 1 or off <= -1:
+                self._move(index, off)
 
-    def _move(self, index: int) -> None:
+    def _move(self, index: int, off: float) -> None:
         """Let a marker in the middle follow the place it should have."""
         heights, places = self._heights, self._places
-        off = self._wanted[index] - places[index]
         ahead, behind = places[index + 1] - places[index], places[index] - places[index - 1]
         if (off >= 1 and ahead > 1) or (off <= -1 and behind > 1):
             step = 1 if off > 0 else -1

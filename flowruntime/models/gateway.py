@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from flowcore.errors import ConfigError, ControlError
 from flowcore.events import BreakerChanged, CircuitState, LimitChanged, LlmCall
 from flowcore.findings import did_you_mean
 from flowcore.llm.calls import Target
+from flowcore.llm.endpoint import Endpoint
 from flowcore.llm.policy import CallPolicy
+from flowcore.llm.provider import Provider
 from flowcore.llm.requests import EmbedRequest, GenerateRequest, content_hash
 from flowruntime.models.asks import Ask
 from flowruntime.models.attempt import Place, rough_prompt, rough_tokens
@@ -49,6 +51,8 @@ Request = GenerateRequest | EmbedRequest
 TIDY_AT: Final = 10_000
 """Resources, before idle ones are let go of: a client may come with a key per tenant."""
 
+_MOST_ROUTES: Final = 1_000
+
 
 class Surroundings(Protocol):
     """What the runtime lends the gateway (`Services`)."""
@@ -63,6 +67,15 @@ class Surroundings(Protocol):
     def secrets(self) -> SecretStore: ...
     @property
     def log(self) -> Callable[[str, LogLevel, Mapping[str, object]], None]: ...
+
+
+class _Route(NamedTuple):
+    """An endpoint and a model, with what belongs to them; it keeps the endpoint, whose id is its name."""
+
+    endpoint: Endpoint
+    host: str
+    provider: Provider
+    resource: Resource
 
 
 class Gateway:
@@ -95,6 +108,7 @@ class Gateway:
         self.flights: Final[Flights[Any]] = Flights()
         self.memory: Final = MemoryCache()
         self.resources: Final[dict[str, Resource]] = {}
+        self._routes: Final[dict[tuple[int, str], _Route]] = {}
         self.cached = self.journaled = self.calls = self.errors = 0
         self.usd = 0.0
         self._file: FileCache | None = None
@@ -117,8 +131,8 @@ class Gateway:
         found: list[Place] = []
         for index, endpoint in enumerate(endpoints):
             model = (models[index] if index < len(models) else None) or request.model
-            provider = self.providers.of(endpoint)
-            resource = self.resource(endpoint.identity(model), endpoint.provider, host_of(endpoint), model)
+            route = self._route(endpoint, model)
+            provider, resource = route.provider, route.resource
             resource.declare(target.policy)
             counts = bool(target.policy.budgets) or resource.rates.tokens.limit is not None
             prompt = provider.count_tokens(request) if counts else rough_prompt(request)
@@ -127,7 +141,7 @@ class Gateway:
                 Place(
                     endpoint=endpoint,
                     model=model,
-                    host=host_of(endpoint),
+                    host=route.host,
                     provider=provider,
                     resource=resource,
                     ask=Ask(target.policy, _hashable(key), rough_tokens(prompt, most)),
@@ -136,6 +150,17 @@ class Gateway:
                     priced=self.prices.cost,
                 )
             )
+        return found
+
+    def _route(self, endpoint: Endpoint, model: str) -> _Route:
+        """What is looked up for an endpoint, once for as long as it is the same object."""
+        found = self._routes.get((id(endpoint), model))
+        if found is None:
+            provider, host = self.providers.of(endpoint), host_of(endpoint)
+            resource = self.resource(endpoint.identity(model), endpoint.provider, host, model)
+            if len(self._routes) >= _MOST_ROUTES:
+                self._routes.clear()
+            found = self._routes[id(endpoint), model] = _Route(endpoint, host, provider, resource)
         return found
 
     def resource(self, identity: str, provider: str, host: str, model: str) -> Resource:
@@ -160,6 +185,7 @@ class Gateway:
         now = asyncio.get_running_loop().time()
         for identity in [name for name, each in self.resources.items() if each.is_forgettable(now)]:
             del self.resources[identity]
+        self._routes.clear()
         self._tidy_at = max(TIDY_AT, 2 * len(self.resources))
 
     # --- what is kept -----------------------------------------------------------------------------------

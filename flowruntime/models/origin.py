@@ -37,8 +37,8 @@ class Origin:
     spender: Spender = field(default_factory=Spender)
     deadline: float | None = None
     """On the loop's clock."""
-    naming: Naming | None = None
-    """None: its calls cannot be journaled."""
+    naming: Callable[[], Naming | None] = lambda: None
+    """Asked only for calls that are journaled; None: they cannot be."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ Always holds: no key, prompt or answer is in it; a number nobody knows is None.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -23,9 +24,12 @@ Operation: TypeAlias = Literal["chat", "embeddings"]
 
 def host_of(endpoint: Endpoint) -> str:
     """Where an endpoint is: host and port, without credentials, path and query; empty: the provider's own."""
-    if endpoint.base_url is None:
-        return ""
-    parts = urlsplit(endpoint.base_url if "//" in endpoint.base_url else f"//{endpoint.base_url}")
+    return "" if endpoint.base_url is None else _host_of_url(endpoint.base_url)
+
+
+@lru_cache(maxsize=1_024)
+def _host_of_url(url: str) -> str:
+    parts = urlsplit(url if "//" in url else f"//{url}")
     try:
         port = parts.port
     except ValueError:

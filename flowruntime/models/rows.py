@@ -34,7 +34,7 @@ def models_of_row(
         task=kernel.task,
         spender=_spender(kernel, None if root.keys is None else root.keys[root_row], opened, row),
         deadline=deadline,
-        naming=_naming(kernel, node, opened, row),
+        naming=partial(_naming, kernel, node, opened, row),
     )
     return BoundModels(gateway, origin)
 
@@ -45,17 +45,13 @@ def models_of_batch(
     """For one batch: its calls belong to the last of its records, and are found by what they ask."""
     last = max(members, key=lambda job: _place(job.opened, job.row))
     keys = {_key(job.opened, job.row) for job in members}
-    naming = _naming(kernel, node, last.opened, last.row)
-    if naming is not None:
-        naming.placed, naming.anywhere = False, True
-        naming.prefix = prefix_of(node, kernel.plan.graph.nodes[node].raw_config, None)
     origin = Origin(
         node=node,
         workflow=kernel.worker.workflow_id,
         task=kernel.task,
         spender=_spender(kernel, keys.pop() if len(keys) == 1 else None, last.opened, last.row),
         deadline=deadline,
-        naming=naming,
+        naming=partial(_naming_of_batch, kernel, node, last.opened, last.row),
     )
     return BoundModels(gateway, origin)
 
@@ -95,6 +91,15 @@ def _naming(kernel: Kernel, node: str, opened: Opened, row: int) -> Naming | Non
 
     prefix = prefix_of(node, graph.nodes[node].raw_config, lineage)
     return Naming(record, prefix, placed=lineage is not None, noted=noted)
+
+
+def _naming_of_batch(kernel: Kernel, node: str, opened: Opened, row: int) -> Naming | None:
+    """Under one of its records; batches are made up differently each time."""
+    naming = _naming(kernel, node, opened, row)
+    if naming is not None:
+        naming.placed, naming.anywhere = False, True
+        naming.prefix = prefix_of(node, kernel.plan.graph.nodes[node].raw_config, None)
+    return naming
 
 
 def _place(opened: Opened, row: int) -> int:

@@ -4,7 +4,8 @@ Owns: noticing, finding the node on the loop thread's stack, the log line and th
 Does not own: stopping it; Python cannot.
 
 Always holds: a block longer than `threshold` is logged while it lasts, once per block, and published as
-LoopBlocked when the loop is free again.
+LoopBlocked when the loop is free again. A loop that is late because very many short steps were due at once
+is busy, not blocked: one step must have had it all that time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowcore.events import LoopBlocked
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 OTHER_CODE_S = 1.0
 """Code that belongs to no node is named only when it blocks for this long: imports and compilation take some
 time."""
+
+_STEP: Final = asyncio.Handle._run.__code__  # noqa: SLF001 - the frame in which a loop runs each of its steps
 
 Log = Callable[[str, "LogLevel", Mapping[str, object]], None]
 
@@ -53,6 +56,9 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
         self._found: tuple[str | None, str] | None = None
         self._blocked_since = 0.0
+        self._step: object = None
+        """What the loop was running at the last look, and since which look."""
+        self._step_since = 0.0
 
     def watch(self, node_id: str, code: CodeType | None) -> None:
         """Know whose code this is."""
@@ -95,17 +101,28 @@ class Watchdog:
 
     def _run(self) -> None:
         """On the watchdog's thread."""
-        while not self._stop.wait(self._threshold_s / 2):
+        while not self._stop.wait(self._threshold_s / 4):
             beat = self._beat
-            blocked_s = time.monotonic() - beat
-            if blocked_s < self._threshold_s or self._found is not None:
+            now = time.monotonic()
+            if now - beat < self._threshold_s / 4 or self._found is not None:
+                self._step = None
                 continue
             frame = _stack_of(self._loop_thread)
             if frame is None or self._beat != beat:
+                self._step = None
+                continue
+            step = _step_on(frame) or beat
+            if step is not self._step and step != self._step:
+                self._step, self._step_since = step, now
+            blocked_s = now - beat
+            # It was begun between two looks, so it lasts for a quarter longer than it was seen.
+            if blocked_s < self._threshold_s or now - self._step_since < self._threshold_s * 3 / 4:
                 continue
             node = self._node_on(frame)
             if node is None and (blocked_s < OTHER_CODE_S or _waits_in_selector(frame) or _imports(frame)):
                 continue  # a compilation or import, or the loop sleeps: a virtual clock, a stopped process
+            if blocked_s < OTHER_CODE_S and _imports(frame):
+                continue  # what a node needs is loaded at its first call
             stack = "".join(traceback.format_stack(frame))
             self._blocked_since = beat
             self._found = (node, stack)
@@ -131,6 +148,16 @@ def _stack_of(thread: int) -> FrameType | None:
     """What another thread runs now; the documented way to it has an underscore in its name."""
     frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - see above
     return frames.get(thread)
+
+
+def _step_on(frame: FrameType) -> object:
+    """The callback or the step of a task that the loop runs; None where its loop is not of Python."""
+    here: FrameType | None = frame
+    while here is not None:
+        if here.f_code is _STEP:
+            return here.f_locals.get("self")
+        here = here.f_back
+    return None
 
 
 def _imports(frame: FrameType) -> bool:

@@ -294,3 +294,29 @@ async def test_the_watchdog_names_the_node_that_blocks_the_loop_in_the_log_and_a
     assert seen.one(LoopBlocked).node == "culprit"
     assert seen.one(LoopBlocked).blocked_s >= 0.02
     assert any("'culprit'" in line["event"] for line in logs)
+
+
+async def test_a_loop_with_very_much_to_do_at_once_is_not_blocked_by_the_node_that_did_it() -> None:
+    """400 rows that wait for one moment, and then compute for two milliseconds each."""
+    together = asyncio.Event()
+
+    @node("fail.brief")
+    async def brief(value: int) -> int:
+        await together.wait()
+        end = time.monotonic() + 0.002
+        while time.monotonic() < end:
+            pass
+        return value
+
+    wf = Workflow("busy")
+    wf.add(brief, id="brief", concurrency=400)
+    async with runtime(watchdog=timedelta(milliseconds=300)) as rt:
+        with recorded(rt.events) as seen, structlog.testing.capture_logs() as logs:
+            calls = [asyncio.ensure_future(rt.execute(wf, {"brief": {"value": n}})) for n in range(400)]
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.05, together.set)
+            began = time.monotonic()
+            assert all(result.ok for result in await asyncio.gather(*calls))
+            assert time.monotonic() - began > 0.6, "it was not busy"
+    assert not seen.of(LoopBlocked)
+    assert not [line for line in logs if "blocked" in line["event"]]

@@ -1,6 +1,7 @@
 """Nodes that call models: who is asked and under which rules, as `flow plan` says it.
 
-Owns: `calls_of`, `paid_again`. Does not own: carrying calls out (flowruntime.models), policies of nodes.
+Owns: `policy_of`, `calls_of`, `paid_again`. Does not own: carrying calls out
+(flowruntime.models), policies of nodes.
 
 Always holds: a node is one of these when its configuration says `provider`, `model` and `calls`, whoever
 wrote it.
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from flowruntime.compile.resolved import ResolvedNode
 
 
-def _policy_of(node: ResolvedNode) -> CallPolicy | None:
+def policy_of(node: ResolvedNode) -> CallPolicy | None:
+    """What a node declares for its calls of models; None: it makes none that are known before it runs."""
     policy = getattr(node.config, "calls", None)
     return policy if isinstance(policy, CallPolicy) and hasattr(node.config, "provider") else None
 
 
 def calls_of(node: ResolvedNode) -> str | None:
     """Who is asked, and under which rules; None: the node calls no model."""
-    policy = _policy_of(node)
+    policy = policy_of(node)
     if policy is None:
         return None
     config: Any = node.config
@@ -38,7 +40,7 @@ def paid_again(node: ResolvedNode) -> str | None:
     """What a record that comes again costs, where it does."""
     from flowruntime.models.pricing import FREE
 
-    policy = _policy_of(node)
+    policy = policy_of(node)
     config: Any = node.config
     if policy is None or policy.journal:
         return None

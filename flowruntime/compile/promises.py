@@ -32,7 +32,7 @@ from flowruntime.compile.bounds import (
     size,
 )
 from flowruntime.compile.resolved import on_error_of
-from flowruntime.durable.returning import delay_of, holders_of
+from flowruntime.durable.returning import held_for, holders_of
 from flowruntime.operators.base import node_of
 
 if TYPE_CHECKING:
@@ -298,8 +298,7 @@ def _holds(graph: ResolvedGraph) -> Iterator[str]:
     for holder in holders_of(graph).values():
         why = "may wait for an answer"
         if holder.delays:
-            delay = format_duration(delay_of(graph.nodes[holder.node_id]))
-            why = f"holds its rows for {delay}, longer than max_hold ({limit})"
+            why = f"{held_for(graph.nodes[holder.node_id])}, longer than max_hold ({limit})"
         yield (
             f"{holder.node_id} {why}: rows that do are stored, their records settle, and they come back as "
             "records of their own; a crash may bring one back twice, and loses none"

@@ -19,11 +19,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from flowcore.assignable import is_stream
 from flowcore.connector import Assigned, Reader, Source
 from flowcore.definition import ConnectorDefinition, NodeDefinition
 from flowcore.durations import format_duration
 from flowcore.errors import EngineError, Problem, ValidationFailedError
 from flowcore.policies import NodePolicies
+from flowruntime.compile.asking import policy_of
 from flowruntime.compile.lower import scope_faults
 from flowruntime.compile.resolved import ResolvedConnection, ResolvedGraph, ResolvedNode
 from flowruntime.durable.holder import Holder
@@ -83,7 +85,7 @@ def _delays(graph: ResolvedGraph, node: ResolvedNode) -> bool | None:
         return None
     if node.definition.waits:
         return False
-    return True if delay_of(node) > graph.settings.max_hold else None
+    return True if max(delay_of(node), deferral_of(node)) > graph.settings.max_hold else None
 
 
 def delay_of(node: ResolvedNode) -> timedelta:
@@ -93,6 +95,32 @@ def delay_of(node: ResolvedNode) -> timedelta:
         return timedelta(0)
     found = getattr(node.config, definition.delays, None)
     return found if isinstance(found, timedelta) else timedelta(0)
+
+
+def deferral_of(node: ResolvedNode) -> timedelta:
+    """How long a row may wait at most for the next window of a budget.
+
+    Only a call for one row waits for one: those of a batch have several, and a Stream is read later.
+    """
+    definition = node.definition
+    if not isinstance(definition, NodeDefinition) or definition.kind != "map" or definition.batched:
+        return timedelta(0)
+    if any(is_stream(port.annotation) for port in definition.outputs):
+        return timedelta(0)
+    policy = policy_of(node)
+    budgets = () if policy is None else policy.budgets
+    windows = [
+        budget.window for budget in budgets if budget.reaction == "defer" and budget.window is not None
+    ]
+    return max(windows, default=timedelta(0))
+
+
+def held_for(node: ResolvedNode) -> str:
+    """Why, and for how long, a node holds its rows; for messages."""
+    delay, deferral = delay_of(node), deferral_of(node)
+    if delay >= deferral:
+        return f"holds its rows for {format_duration(delay)}"
+    return f"lets its rows wait for a budget's next window, {format_duration(deferral)} at most"
 
 
 def _annotation(
@@ -262,7 +290,7 @@ def refuse_without_store(graph: ResolvedGraph) -> None:
         remedy = "name a store: store in flow.toml, FlowRuntime(store='sqlite:.flow/flow.sqlite')"
         message = "waits for an answer"
         if holder.delays:
-            message = f"holds its rows for {format_duration(delay_of(node))}, longer than max_hold ({limit})"
+            message = f"{held_for(node)}, longer than max_hold ({limit})"
             remedy += "; or raise settings.max_hold, and they stay in memory"
         problems.append(
             _problem(node, f"{message}: its rows are stored meanwhile, and this runtime has no store", remedy)

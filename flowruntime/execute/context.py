@@ -211,7 +211,13 @@ class CallContext(_Common):
             from flowruntime.models.rows import models_of_row
 
             self._models = models_of_row(
-                self._services.models(), self._kernel, self._node_id, self._opened, self._row, self._deadline
+                self._services.models(),
+                self._kernel,
+                self._node_id,
+                self._opened,
+                self._row,
+                self._deadline,
+                self._put_off,
             )
         return self._models
 
@@ -223,13 +229,18 @@ class CallContext(_Common):
         return self._services.tools(self._kernel.worker, self._node_id, specs)
 
     async def sleep(self, delay: timedelta) -> None:
+        seconds = seconds_of(delay, "sleep")
+        if not await self._put_off(seconds):
+            await super().sleep(delay)
+
+    async def _put_off(self, seconds: float) -> bool:
+        """Store the row; True: it is back. False: the rows of this node are not stored."""
         holds = self._kernel.holds
         if holds is None or not holds.delays(self._node_id):
-            await super().sleep(delay)
-            return
-        seconds_of(delay, "sleep")
+            return False
         number, self._waits = self._waits, self._waits + 1
-        await holds.delay(self._node_id, self._opened, self._row, number, delay)
+        await holds.delay(self._node_id, self._opened, self._row, number, timedelta(seconds=seconds))
+        return True
 
     async def wait(self, request: WaitRequest) -> Any:
         kernel, graph = self._kernel, self._kernel.plan.graph

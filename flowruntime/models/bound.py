@@ -19,10 +19,12 @@ import msgspec
 from flowcore.llm.answers import Delta, Generation
 from flowcore.llm.calls import Prompt, Target
 from flowcore.llm.endpoint import Endpoint
+from flowcore.llm.errors import BudgetExceededError
 from flowcore.llm.policy import CallPolicy
 from flowcore.llm.requests import EmbedRequest, GenerateRequest
 from flowcore.vectors import Vector
 from flowruntime.models.attempt import Attempt, Place, attempted
+from flowruntime.models.budgets import put_off_s
 from flowruntime.models.embedding import embedded
 from flowruntime.models.gateway import Gateway
 from flowruntime.models.journal import CallName
@@ -59,14 +61,33 @@ class BoundModels:
         try:
             answer = await call.kept(report)
             if not isinstance(answer, Generation):
-                answer = await self._shared(call, report)
+                answer = await self._in_time(call, report)
                 await call.journal(answer)
             return msgspec.structs.replace(answer, cost_usd=report.cost.usd)
         except BaseException as error:
             report.error = error
             raise
         finally:
-            self._gateway.report(report)
+            if not report.put_off:
+                self._gateway.report(report)
+
+    async def _in_time(self, call: _Call, report: Report) -> Generation:
+        """The call; while its budget has no room and says to wait, its row is stored, and comes back here.
+
+        The row, not the call, is what waits: an equal call under way has rows of several records.
+        """
+        while True:
+            try:
+                return await self._shared(call, report)
+            except BudgetExceededError as short:
+                wait_s, put_off = put_off_s(short), self._origin.put_off
+                if wait_s is None or put_off is None:
+                    raise
+                report.put_off = True  # this call was not made; the row's next one will be told of
+                if not await put_off(wait_s):
+                    report.put_off = False
+                    raise
+                report.put_off = False
 
     async def _shared(self, call: _Call, report: Report) -> Generation:
         """The call, or an equal one under way; of those who wait to its end the first one tells of it."""

@@ -23,8 +23,6 @@ from flowcore.llm.errors import BudgetExceededError
 from flowcore.llm.policy import BudgetPolicy
 from flowruntime.models.spending import Cost, Held, Refusal, Spending
 
-MAX_HOLD_S: Final = 60.0
-"""How long a call may wait for the next window in memory; a longer wait is a row's durable hold."""
 _TIDY_AT: Final = 1_000
 """Accounts, before those whose window is over are looked for."""
 
@@ -145,6 +143,12 @@ class Reserved:
             account.settle(reservation, actual, now)
 
 
+def put_off_s(error: BudgetExceededError) -> float | None:
+    """Seconds until the next window, where the budget lets calls wait and they cannot in memory."""
+    found: float | None = error.__dict__.get("_put_off_s")
+    return found
+
+
 class BudgetShort:
     """A budget that does not cover a call."""
 
@@ -187,16 +191,19 @@ class BudgetShort:
             error.__dict__["_then"] = "dead_letter"  # whatever on_error of the node says
         return error
 
-    async def until_next_window(self, model: str, cost: Cost) -> None:
+    async def until_next_window(self, model: str, cost: Cost, max_hold_s: float) -> None:
         """Wait for the next window, where it is near enough to wait in memory.
 
         Raises:
-            BudgetExceededError: it is not, or the call is more than any window covers. This is the place
-                where a row's durable hold begins: its `resets_in_s` says for how long.
+            BudgetExceededError: it is not (see `put_off_s`), or the call is more than any window covers.
         """
         wait_s = self._refusal.resets_in_s
-        if self.unpriced or self._account.never(cost) or (wait_s is not None and wait_s > MAX_HOLD_S):
+        if self.unpriced or self._account.never(cost):
             raise self.error(model, cost)
+        if wait_s is not None and wait_s > max_hold_s:
+            error = self.error(model, cost)
+            error.__dict__["_put_off_s"] = wait_s
+            raise error
         # Without a window under way everything is reserved by calls that have not ended yet.
         await asyncio.sleep(max(0.001, wait_s if wait_s is not None else 0.05))
 

@@ -13,7 +13,7 @@ call is named by what it asks instead: equal requests of one record then share a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +37,10 @@ class Origin:
     spender: Spender = field(default_factory=Spender)
     deadline: float | None = None
     """On the loop's clock."""
+    max_hold_s: float = 60.0
+    """How long a call may wait for a budget's next window in memory."""
+    put_off: Callable[[float], Awaitable[bool]] | None = None
+    """Store the row, for so many seconds: True when it is back. False: nothing stores it."""
     naming: Callable[[], Naming | None] = lambda: None
     """Asked only for calls that are journaled; None: they cannot be."""
 

@@ -67,7 +67,7 @@ async def paid(gateway: Gateway, request: Request, target: Target, report: Repor
             target = msgspec.structs.replace(target, models=())
             places = gateway.places(request, target, report.origin)
         elif policy.reaction == "defer":
-            await got.until_next_window(places[0].model, cost)
+            await got.until_next_window(places[0].model, cost, report.origin.max_hold_s)
         else:
             raise _refused(got, places[0], cost, report)
 

@@ -50,7 +50,7 @@ class Report:
     __slots__ = (
         "_spent", "_usd", "_usd_known", "attempts", "began", "began_at", "cached", "error", "first_s",
         "hedged", "host", "joined", "journaled", "model", "operation", "origin", "prompt", "provider",
-        "usage",
+        "put_off", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +67,8 @@ class Report:
         """Of whoever was asked last."""
         self.attempts = 0
         self.hedged = self.cached = self.joined = self.journaled = False
+        self.put_off = False
+        """It was not made: its row is stored until a budget has room."""
         self.first_s: float | None = None
         self.usage: Usage | None = None
         """Of all attempts that told it."""

@@ -7,7 +7,7 @@ Always holds: nothing is looked up before a node makes its first call for the ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 def models_of_row(
-    gateway: Gateway, kernel: Kernel, node: str, opened: Opened, row: int, deadline: float | None
+    gateway: Gateway,
+    kernel: Kernel,
+    node: str,
+    opened: Opened,
+    row: int,
+    deadline: float | None,
+    put_off: Callable[[float], Awaitable[bool]],
 ) -> BoundModels:
     """For one row."""
     root, root_row = opened.root(row)
@@ -34,6 +40,8 @@ def models_of_row(
         task=kernel.task,
         spender=_spender(kernel, None if root.keys is None else root.keys[root_row], opened, row),
         deadline=deadline,
+        max_hold_s=kernel.plan.graph.settings.max_hold.total_seconds(),
+        put_off=put_off,
         naming=partial(_naming, kernel, node, opened, row),
     )
     return BoundModels(gateway, origin)
@@ -51,6 +59,7 @@ def models_of_batch(
         task=kernel.task,
         spender=_spender(kernel, keys.pop() if len(keys) == 1 else None, last.opened, last.row),
         deadline=deadline,
+        max_hold_s=kernel.plan.graph.settings.max_hold.total_seconds(),
         naming=partial(_naming_of_batch, kernel, node, last.opened, last.row),
     )
     return BoundModels(gateway, origin)

@@ -97,6 +97,10 @@ class Attempts:
             entry.failure = failure
         return entry.failure is not None
 
+    def is_trying(self, root: Opened, row: int) -> bool:
+        """Whether the record is being tried again."""
+        return (root, row) in self._entries
+
     def _most(self, failure: Failure) -> int:
         return self._kernel.plan.graph.nodes[failure.node].attempts
 

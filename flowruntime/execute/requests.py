@@ -333,6 +333,11 @@ class RequestChain:
             execution.stopped = failure
             asyncio.get_running_loop().call_soon(self._take_out, execution)
 
+    def leave(self, opened: Opened, row: int) -> bool:
+        """A request has no next run."""
+        del opened, row
+        return False
+
     def again(self, failure: Failure, opened: Opened, row: int) -> bool:
         root, root_row = opened.root(row)
         execution: Execution = root.executions[root_row]
@@ -485,6 +490,7 @@ class _Listener:
         self.failed = requests.failed
         self.stop = requests.stop
         self.again = requests.again
+        self.leave = requests.leave
         self.execution = requests.execution
 
     def crashed(self, error: BaseException) -> None:

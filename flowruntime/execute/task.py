@@ -23,6 +23,7 @@ from flowruntime.compile.chain import Chain, Program
 from flowruntime.crashpoints import crash_point
 from flowruntime.execute.attempts import Attempts
 from flowruntime.execute.execution import Execution
+from flowruntime.execute.leaving import Leaving
 from flowruntime.execute.source_errors import as_source_error
 from flowruntime.operators.batch import BatchOperator
 from flowruntime.operators.kernel import Kernel
@@ -88,8 +89,8 @@ class SourceTask:
         self.node = node
         self.partition = partition
         self.reader = reader
-        self.in_flight = 0
-        self.read = 0
+        self.in_flight = self.read = 0
+        self._left = Leaving(self._look_whether_idle)
         self._control = control
         self._worker = worker
         self._budget = worker.budget
@@ -217,7 +218,7 @@ class SourceTask:
         self._entry.emit(Frame(opened, [], [], None, {0: failure}))
 
     async def _until_settled(self) -> None:
-        while self.in_flight:
+        while self.in_flight > self._left.over:
             if self.kernel.in_progress == 0:
                 for batch in self._batches:
                     batch.release()
@@ -372,8 +373,18 @@ class SourceTask:
             self._window_moved.set()
         elif 2 * (self.tracker.settled_prefix - self._committed_rows) >= self._window:
             self._commit_due.set()
-        if self.in_flight == 0:
+        self._look_whether_idle()
+
+    def _look_whether_idle(self) -> None:
+        if self.in_flight == self._left.over:
             self._idle.set()
+
+    def leave(self, opened: Opened, row: int) -> bool:
+        root, root_row = opened.root(row)
+        if self._at_most_once or self._attempts.is_trying(root, root_row):
+            return False
+        self._left.add(root, root_row)
+        return True
 
     def _oldest(self) -> tuple[int, int] | None:
         return self.tracker.oldest()
@@ -382,6 +393,8 @@ class SourceTask:
         self._control.note_failure(failure)
 
     def again(self, failure: Failure, opened: Opened, row: int) -> bool:
+        if opened.root(row) in self._left:
+            return False
         return self._attempts.again(failure, opened, row)
 
     def stop(self, failure: Failure, opened: Opened, row: int) -> None:

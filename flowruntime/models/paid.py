@@ -76,7 +76,7 @@ def _refused(short: BudgetShort, place: Place, cost: Cost, report: Report) -> Ex
     error = short.error(place.model, cost)
     stop: Callable[..., None] | None = report.origin.spender.stop
     if short.policy.reaction == "stop" and stop is not None:
-        error.__dict__["_then"] = "continue"  # the run is drained, not cut short by this row
+        error.__dict__["_then"] = "leave"  # the run is drained, and its record comes again in the next one
         stop(error)
     return error
 

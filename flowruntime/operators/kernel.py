@@ -58,6 +58,10 @@ class Listener(Protocol):
         """A row failed where the policy says to stop the workflow."""
         ...
 
+    def leave(self, opened: Opened, row: int) -> bool:
+        """A run that is being drained is to leave the record of a row for the next run. Whether it does."""
+        ...
+
     def crashed(self, error: BaseException) -> None:
         """The engine itself failed; nothing of this chain can be trusted any more."""
         ...
@@ -352,9 +356,14 @@ class Kernel:
         if letters is not None:
             if self.journal is None or not self.journal.was_lettered(node_id, opened, row):
                 letters.put(self, opened, row, failure, value, undecoded=undecoded)
-        elif then == "stop_workflow":
+        elif then == "stop_workflow" and not self._is_left(failure):
             self.listener.stop(failure, opened, row)
         return failure
+
+    @staticmethod
+    def _is_left(failure: Failure) -> bool:
+        """The run is being drained for it, and its record is left for the next run."""
+        return getattr(failure.error, "_then", None) == "leave"
 
     def _then(
         self, failure: Failure, opened: Opened, row: int, *, on_error_port: bool, replaced: bool
@@ -362,7 +371,7 @@ class Kernel:
         """What is done with a row that failed."""
         node_id = failure.node
         then: FailureHandling = self.worker.on_error[node_id]
-        wish: FailureHandling | None = getattr(failure.error, "_then", None)  # of a budget: models.budgets
+        wish: str | None = getattr(failure.error, "_then", None)  # of a budget: models.budgets
         if replaced:
             return "fallback"
         if wish == "dead_letter" and self.worker.letters_of(node_id, asked=True) is not None:
@@ -371,7 +380,9 @@ class Kernel:
             return "error_port"
         if self.plan.graph.nodes[node_id].attempts > 1 and self.listener.again(failure, opened, row):
             return "retry_workflow"
-        return "continue" if wish == "continue" and then == "stop_workflow" else then
+        if wish == "leave" and then == "stop_workflow" and not self.listener.leave(opened, row):
+            return "continue"
+        return then
 
     def quarantined(
         self, node_id: str, opened: Opened, error: Exception, deaths: int, letters: Letters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -198,7 +199,45 @@ async def test_a_spent_budget_stops_the_run_with_what_was_done() -> None:
     assert (provider.calls, len(rows)) == (4, 4)
     assert result.state.name == "partial"
     assert 1 <= result.counts["n0"].failed <= 3
+    assert result.abandoned == result.counts["n0"].failed, "their records are left for the next run"
     assert result.counts["s"].completed <= 7, "nothing more was read"
+
+
+@virtual
+@pytest.mark.parametrize("on_error", ["continue", "stop_workflow"])
+async def test_what_a_spent_budget_stopped_comes_again_in_the_next_run(tmp_path: Path, on_error: str) -> None:
+    """Unless the node goes on after failures, and so has answered for those rows."""
+    (tmp_path / "in.txt").write_text("".join(f"{number}\n" for number in range(20)))
+    wf = Workflow("line", settings={"on_error": on_error, "max_in_flight": 6})
+    config = {"path": str(tmp_path / "in.txt"), "format": "lines"}
+    written: list[Any] = []
+    told: list[tuple[str, int, int]] = []
+    for _ in range(10):
+        sink = kept()
+        target = at(budgets=(budget(4, reaction="stop"),), limits=ModelLimits(concurrency=3))
+        wf = Workflow("line", settings={"on_error": on_error, "max_in_flight": 6})
+        wf.chain(
+            wf.add("files.source", id="s", config=config),
+            wf.add(calling(target, concurrency=3), id="n0"),
+            wf.add(sink, id="k"),
+        )
+        async with runtime(
+            state_dir=str(tmp_path / "state"),
+            roots=[tmp_path],
+            llm_providers={"counting": Counting(then=1.0)},
+        ) as rt:
+            result = await (await rt.start(wf)).wait()
+        written += sink.rows
+        told.append((result.state.name, result.counts["n0"].failed, result.abandoned))
+        if result.state.name == "completed":
+            break
+    if on_error == "stop_workflow":
+        assert set(written) == {f"re: {number}" for number in range(20)}, "none was lost"
+        assert len(written) <= 20 + 6 * len(told), "what was settled behind a record that was left may repeat"
+        assert all(failed == left for _, failed, left in told)
+    else:
+        assert all(left == 0 for _, _, left in told)
+        assert len(written) + sum(failed for _, failed, _ in told) == 20, "each row has one outcome"
 
 
 @virtual

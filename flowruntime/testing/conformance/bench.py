@@ -182,6 +182,11 @@ class Bench:
         if self.in_flight == 0:
             self._quiet.set()
 
+    def leave(self, opened: Opened, row: int) -> bool:
+        """A bench has no next run."""
+        del opened, row
+        return False
+
     def again(self, failure: Failure, opened: Opened, row: int) -> bool:
         """A bench has no policies that retry a workflow."""
         del failure, opened, row

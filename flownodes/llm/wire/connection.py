@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 _ERROR_BYTES: Final = 64 * 1024
 _KEPT_BYTES: Final = 64 * 1024
+_LONG: Final = timedelta(days=7)
+_LONG_BYTES: Final = 1 << 40
 _OK: Final = range(200, 300)
 _UNDECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -273,13 +275,24 @@ class Connection:
         payload: Mapping[str, Any],
         *,
         query: Mapping[str, str] | None = None,
+        is_long: bool = False,
     ) -> AsyncGenerator[Incoming, None]:
         """The answer to a POST while it comes, its status 2xx; leaving the block ends it.
+
+        Args:
+            ctx: lends HTTP.
+            asked: for errors.
+            path: below the address.
+            payload: as JSON.
+            query: of the address.
+            is_long: no answer but a work of hours: silence ends it, not `timeouts.total` or its size.
 
         Raises:
             ProviderError: as `call`, and of HTTP faults while the block reads.
         """
         request = self._request(asked, path, payload, query or {}, streams=True)
+        if is_long:
+            request = msgspec.structs.replace(request, timeout=_LONG, max_body_bytes=_LONG_BYTES)
         incoming: Incoming | None = None
         try:
             async with ctx.http.stream(request) as stream:

@@ -152,7 +152,7 @@ class OllamaProvider:
     async def pull(self, model: str, ctx: ProviderContext) -> AsyncGenerator[PullProgress, None]:
         """Load a model onto the machine Ollama runs on; what was loaded before an end stays there.
 
-        Takes as long as `timeouts.total` allows.
+        Takes as long as it goes on: `timeouts.between_tokens` is the longest silence, `timeouts.total` is no bound.
 
         Raises:
             ModelNotFoundError, ProviderError: as named; BrokenStreamError: it ended before it was loaded.
@@ -161,7 +161,7 @@ class OllamaProvider:
         payload = {"model": model, "stream": True}
         status = ""
         async with (
-            self._connection.stream(ctx, asked, "/api/pull", payload) as incoming,
+            self._connection.stream(ctx, asked, "/api/pull", payload, is_long=True) as incoming,
             aclosing(incoming.lines()) as lines,
         ):
             async for line in lines:

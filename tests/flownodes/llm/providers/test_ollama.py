@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from flowcore.errors import ConfigError
-from flowcore.llm.endpoint import Endpoint
+from flowcore.llm.endpoint import Endpoint, Timeouts
 from flowcore.llm.errors import (
     AddressRefusedError,
     BadAnswerError,
     BrokenStreamError,
     ModelNotFoundError,
+    ProviderTimeoutError,
     ProviderUnavailableError,
     RequestRefusedError,
 )
@@ -174,6 +176,16 @@ async def test_errors_inside_a_stream_and_answers_that_are_not_done(
 async def pulled(bench: Any) -> list[PullProgress]:
     async with aclosing(bench.provider.pull("llama", bench.context)) as progress:
         return [each async for each in progress]
+
+
+async def test_loading_a_model_takes_longer_than_any_answer_may(opened: Opening) -> None:
+    short = Timeouts(total=timedelta(microseconds=1))
+    bench = await opened(OllamaProvider, OllamaChat(), timeouts=short, max_answer_bytes=1_000)
+    steps = [{"status": "pulling", "total": 100, "completed": each} for each in range(100)]
+    bench.server.raw(200, lines(*steps, {"status": "success"}))
+    assert len(await pulled(bench)) == 101
+    with pytest.raises(ProviderTimeoutError):
+        await bench.generate(GenerateRequest(model="llama", messages=(user("hi"),)))
 
 
 async def test_a_model_is_loaded_step_by_step(opened: Opening) -> None:

@@ -28,6 +28,8 @@ MODEL: Final = "gen_ai.request.model"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+PROMPT: Final = "gen_ai.prompt.name"
+FIRST_CHUNK_S: Final = "gen_ai.response.time_to_first_chunk"
 TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - of the conventions
 ADDRESS: Final = "server.address"
 PORT: Final = "server.port"
@@ -36,13 +38,22 @@ TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105 - likewise
 DURATION: Final = "gen_ai.client.operation.duration"
 FIRST_CHUNK: Final = "gen_ai.client.operation.time_to_first_chunk"
 
+PROVIDERS: Final[Mapping[str, str]] = {
+    "azure": "azure.ai.openai",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+}
+"""Providers the conventions have another name for; all others are told by their own."""
+
 _TOKEN_BUCKETS: Final = [4.0**power for power in range(14)]
 _SECOND_BUCKETS: Final = [0.01 * 2.0**power for power in range(14)]
 
 
 def attributes_of(event: LlmCall) -> dict[str, str | int]:
     """What a call's span and metrics share: closed sets, and no ids."""
-    found: dict[str, str | int] = {OPERATION: event.operation, PROVIDER: event.provider, MODEL: event.model}
+    provider = PROVIDERS.get(event.provider, event.provider)
+    found: dict[str, str | int] = {OPERATION: event.operation, PROVIDER: provider, MODEL: event.model}
     host, _, port = event.endpoint.rpartition(":")
     if event.endpoint:
         found[ADDRESS] = host or port
@@ -78,9 +89,9 @@ def call_span(tracer: Tracer, event: LlmCall, below: Context | None, more: Mappi
     span.set_attribute("flow.attempts", event.attempts)
     for name, value in (
         ("flow.cost_usd", event.cost_usd),
-        ("flow.prompt", event.prompt or None),
+        (PROMPT, event.prompt or None),
         ("flow.prompt.version", event.prompt_version or None),
-        ("flow.first_token_s", event.first_token_s),
+        (FIRST_CHUNK_S, event.first_token_s),
     ):
         if value is not None:
             span.set_attribute(name, value)

@@ -1,15 +1,24 @@
 """Calls of models in OpenTelemetry's words: spans and metrics after the GenAI conventions, and no secret."""
 
+# pyright: reportDeprecated=false
+# The conventions for models have moved to a registry of their own; this package is what is published of them.
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from importlib.metadata import entry_points
 from typing import Any
 
+from opentelemetry.metrics import Meter, NoOpMeter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
+from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 from flowcore import Workflow, node
@@ -18,6 +27,7 @@ from flowcore.llm.calls import Prompt, Target
 from flowcore.llm.endpoint import Endpoint
 from flowcore.values import Secret
 from flowruntime.models.report import host_of
+from flowruntime.telemetry import genai
 from tests.behaviour.harness import runtime, virtual
 from tests.flowruntime.models.counting import Counting, ask, at, no_key, unavailable
 
@@ -30,6 +40,52 @@ TARGET = Target(
         ),
     )
 )
+
+
+def test_every_name_is_one_the_conventions_publish() -> None:
+    """Against the package OpenTelemetry generates from its registry: attributes, values, metrics, units."""
+    constants = {value for value in vars(genai).values() if isinstance(value, str)}
+    ours = {value for value in constants if value.startswith("gen_ai.")}
+    metrics = {value for value in ours if value.startswith("gen_ai.client.")}
+    assert ours - metrics <= {value for value in vars(gen_ai_attributes).values() if isinstance(value, str)}
+    assert {genai.ADDRESS, genai.PORT} == {server_attributes.SERVER_ADDRESS, server_attributes.SERVER_PORT}
+    assert error_attributes.ERROR_TYPE == genai.ERROR_TYPE
+    published = _made_by(
+        gen_ai_metrics.create_gen_ai_client_token_usage,
+        gen_ai_metrics.create_gen_ai_client_operation_duration,
+        gen_ai_metrics.create_gen_ai_client_operation_time_to_first_chunk,
+    )
+    assert _made_by(genai.CallMetrics) == published
+    assert set(published) == metrics
+    operations = {value.value for value in gen_ai_attributes.GenAiOperationNameValues}
+    assert {"chat", "embeddings"} <= operations
+    assert {"input", "output"} == {value.value for value in gen_ai_attributes.GenAiTokenTypeValues}
+    providers = {value.value for value in gen_ai_attributes.GenAiProviderNameValues}
+    assert set(genai.PROVIDERS.values()) <= providers
+    installed = {point.name for point in entry_points(group="flowrx.llm_providers")}
+    told = {genai.PROVIDERS.get(name, name) for name in installed}
+    assert {
+        "openai",
+        "anthropic",
+        "deepseek",
+        "groq",
+        "perplexity",
+        *genai.PROVIDERS.values(),
+    } <= told & providers
+
+
+def _made_by(*makers: Callable[[Meter], object]) -> dict[str, str]:
+    """The instruments that are made, with their units."""
+    found: dict[str, str] = {}
+
+    class Noting(NoOpMeter):
+        def create_histogram(self, name: str, unit: str = "", *args: Any, **more: Any) -> Any:
+            found[name] = unit
+            return super().create_histogram(name, unit, *args, **more)
+
+    for make in makers:
+        make(Noting("noting"))
+    return found
 
 
 def test_an_endpoint_is_named_by_its_host_alone() -> None:

@@ -152,7 +152,7 @@ class OllamaProvider:
     async def pull(self, model: str, ctx: ProviderContext) -> AsyncGenerator[PullProgress, None]:
         """Load a model onto the machine Ollama runs on; what was loaded before an end stays there.
 
-        Takes as long as it goes on: `timeouts.between_tokens` is the longest silence, `timeouts.total` is no bound.
+        Takes as long as it goes on: `timeouts.between_tokens` bounds its silences, `timeouts.total` nothing.
 
         Raises:
             ModelNotFoundError, ProviderError: as named; BrokenStreamError: it ended before it was loaded.

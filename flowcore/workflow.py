@@ -177,6 +177,11 @@ class Workflow:
         super().__setattr__(name, value)
 
     @property
+    def known_as(self) -> str:
+        """What its runs, requests and rows that wait are known by: its id, else its name."""
+        return self.name if self.id is None else str(self.id)
+
+    @property
     def nodes(self) -> Mapping[NodeId, NodeSpec]:
         """Nodes by id, in order of declaration; read-only."""
         return MappingProxyType(self._nodes)

@@ -20,8 +20,8 @@ from msgspec import UNSET
 
 from flowcore.errors import FlowError, RuntimeClosedError
 from flowruntime.equipment import Equipment
+from flowruntime.execute.runs import Runs
 from flowruntime.execute.tally import Tally
-from flowruntime.execute.totals import RowTotals
 from flowruntime.flowcontrol.permits import Limit
 from flowruntime.options import (
     check_has_source,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from flowcore.settings import DeadLetterPlace
     from flowcore.workflow import Workflow
     from flowruntime.compile.resolved import ResolvedGraph
-    from flowruntime.durable.holds import Holds
     from flowruntime.durable.keeper import Claim, Keeper
     from flowruntime.durable.resuming import Resuming
     from flowruntime.execute.redrive import Redrive
@@ -66,7 +65,6 @@ if TYPE_CHECKING:
     from flowruntime.models.pricing import Price
     from flowruntime.operators.host import Host
     from flowruntime.resilience.resources import Resources
-    from flowruntime.state.positions import PositionStore
     from flowruntime.state.store.protocol import Store
     from flowruntime.state.store.url import StoreUrl
     from flowruntime.tools.binder import ToolBinder
@@ -145,8 +143,8 @@ class FlowRuntime:
         self.events = self._equipment.events
         self.metrics = self._equipment.metrics
         """Rows by node and outcome, rows in flight; read by `export_telemetry` or `metrics.snapshot()`."""
-        self._totals = RowTotals(self.metrics, self._in_flight)
         self._tally = Tally()
+        self._runs = Runs(self, self._services, self.metrics, self._tally, state_dir=state_dir)
         self._began_at = clock()
         self._limits: dict[str, Limit] = {
             name: Limit(name, capacity) for name, capacity in options["limits"].items()
@@ -166,14 +164,13 @@ class FlowRuntime:
         self._llm_providers = dict(llm_providers or {})
         self._prices = _prices(prices) if prices else {}
         self._models: RuntimeModels | None = None
-        self._runs: set[Run] = set()
-        self._positions: PositionStore | None = None
         self._stores: list[DeadLetterStore] = []
         self._health_checks: dict[str, HealthCheck] = {}
         self._closed = False
         self._loop: AbstractEventLoop | None = None
         self._middlewares: Middlewares | None = None
-        self._run_hooks: RunHooks | None = None
+        self.run_hooks: RunHooks | None = None
+        """Of the middleware around runs and requests."""
         self._use(tuple(middleware))
 
     # --- life cycle -----------------------------------------------------------------------------------
@@ -197,8 +194,8 @@ class FlowRuntime:
         # Last in, first out; each is closed whatever another does.
         async with contextlib.AsyncExitStack() as closing:
             self._equipment.close_with(closing)
-            if self._positions is not None:
-                closing.push_async_callback(self._positions.aclose)
+            if self._runs.kept_positions is not None:
+                closing.push_async_callback(self._runs.kept_positions.aclose)
             if self._models is not None:
                 closing.push_async_callback(self._models.gateway.aclose)
             for store in self._stores:
@@ -247,6 +244,11 @@ class FlowRuntime:
             self._check_open()
             self._store = self._own_store = self._memory = MemoryStore()
         return self._store
+
+    @property
+    def durable_store(self) -> Store | None:
+        """The store this runtime was told of; None: it keeps things in memory, lost with the process."""
+        return None if self._store is self._memory else self._store
 
     def _take_store(self, store: str | StoreUrl | Store) -> None:
         """A store that is there already stays its maker's to close; one made of a url is ours."""
@@ -313,7 +315,7 @@ class FlowRuntime:
             self._services,
             self._limits,
             self._shared_resources(),
-            self._workflow_id(workflow),
+            workflow.known_as,
             captures=captures,
             seed=equipment.seed,
             workflow=workflow,
@@ -338,7 +340,7 @@ class FlowRuntime:
         if self._warm is None:
             from flowruntime.execute.warm import WarmChains
 
-            self._warm = WarmChains(self, self._totals)
+            self._warm = WarmChains(self, self._runs.totals)
         return self._warm
 
     def _use(self, middleware: tuple[Middleware, ...]) -> None:
@@ -350,7 +352,7 @@ class FlowRuntime:
 
         self._middlewares = Middlewares(middleware)
         if self._middlewares.around_runs:
-            self._run_hooks = RunHooks(self._middlewares.around_runs)
+            self.run_hooks = RunHooks(self._middlewares.around_runs)
 
     def covered(self, graph: ResolvedGraph, workflow: Workflow) -> ResolvedGraph:
         """The graph with its nodes' secrets, and this runtime's middleware around them; else itself.
@@ -365,7 +367,7 @@ class FlowRuntime:
         graph = revealed(graph, self._services.secrets.resolve)
         if self._middlewares is None:
             return graph
-        return self._middlewares.covered(graph, self._workflow_id(workflow))
+        return self._middlewares.covered(graph, workflow.known_as)
 
     # --- requests -------------------------------------------------------------------------------------
 
@@ -443,11 +445,11 @@ class FlowRuntime:
         claim: Claim | None = None,
     ) -> RunResult:
         chains = self._warm_chains()
-        if self._run_hooks is not None:
+        if self.run_hooks is not None:
             from flowruntime.middleware.requests import GovernedRequests
 
-            call = self._run_call(workflow, "request", inputs, attributes, execution_id)
-            requests = GovernedRequests(self._run_hooks, self.events, self._equipment.clock)
+            call = self.run_call(workflow, "request", inputs, attributes, execution_id)
+            requests = GovernedRequests(self.run_hooks, self.events, self._equipment.clock)
             return await requests.execute(chains, call, replace, write=write, timeout=timeout, claim=claim)
         chain, given, record = await chains.request(workflow, inputs, replace, write=write, within=timeout)
         deadline = timeout if timeout is not None else chain.worker.graph.settings.timeout
@@ -463,7 +465,7 @@ class FlowRuntime:
         finally:
             chain.release()
 
-    def _run_call(
+    def run_call(
         self,
         workflow: Workflow,
         mode: Literal["request", "stream"],
@@ -471,11 +473,12 @@ class FlowRuntime:
         attributes: Mapping[str, Any],
         execution_id: str,
     ) -> RunCall:
+        """What middleware is told of a run or request."""
         from flowcore.middleware import RunCall
 
         return RunCall(
             workflow=workflow,
-            workflow_id=self._workflow_id(workflow),
+            workflow_id=workflow.known_as,
             execution_id=execution_id,
             mode=mode,
             inputs=inputs,
@@ -639,111 +642,21 @@ class FlowRuntime:
         attributes: Mapping[str, Any] | None = None,
     ) -> Run:
         """Start a run of a graph that is validated already; `on_settled` is told of settled records."""
-        from flowruntime.execute.careful import careful_of
-        from flowruntime.execute.run import Run
-
-        graph = self._warm_chains().covered(graph, workflow)
-        if on_settled is None:
-            graph = self._holding(graph, workflow)
-        elif graph.waits:
-            from flowruntime.durable.returning import refuse_in_streams
-
-            refuse_in_streams(graph)
-        holds = await self._holds(graph, workflow, fresh=fresh) if graph.returns else None
-        programs = self._warm_chains().programs(graph)
-        worker = self.make_worker(graph, workflow, captures=captures)
-        positions = self._position_store() if on_settled is None else None
-        if fresh and positions is not None:
-            from flowruntime.state.positions import position_name
-
-            for node_id in programs:
-                name = position_name(node_id, graph.nodes[node_id].definition.type)
-                await positions.forget(graph.name, name)
-        run_id = self.new_id()
-        hooks = self._run_hooks
-        run = Run(
-            run_id,
-            worker,
-            programs,
-            positions=positions,
-            vigil=None
-            if positions is None
-            else careful_of(worker, positions, sources or {}, self.registry, self._state_dir or "."),
+        return await self._runs.start(
+            self._warm_chains(),
+            graph,
+            workflow,
+            fresh=fresh,
             limit=limit,
-            sources=sources,
+            sources=sources or {},
+            captures=captures,
             on_settled=on_settled,
             attributes=attributes or {},
-            governed=None
-            if hooks is None
-            else (hooks, self._run_call(workflow, "stream", None, attributes or {}, run_id)),
-            holds=holds,
         )
-        self._runs.add(run)
-        try:
-            await run.start()
-        except BaseException:
-            self._runs.discard(run)
-            if holds is not None:
-                await holds.close()
-            raise
-        self._totals.begin(run, worker.workflow_id, run.live_counts)
-        run.on_end(lambda: self._run_ended(run))
-        return run
-
-    def _holding(self, graph: ResolvedGraph, workflow: Workflow) -> ResolvedGraph:
-        """The graph of a run; where its nodes hold rows, with the places those come back to.
-
-        Raises:
-            ValidationFailedError: rows that come back could not go on, or there is no store to keep them in.
-        """
-        from flowcore.errors import ValidationFailedError
-
-        try:
-            graph = self._warm_chains().holding(graph)
-            if graph.returns and (self._store is None or self._store is self._memory):
-                from flowruntime.durable.returning import refuse_without_store
-
-                refuse_without_store(graph)
-        except ValidationFailedError as error:
-            from flowruntime.compile.report import located
-
-            raise located(error, workflow.marks, "workflow in a continuous run") from None
-        return graph
-
-    async def _holds(self, graph: ResolvedGraph, workflow: Workflow, *, fresh: bool) -> Holds:
-        """What keeps the rows of a run that wait.
-
-        Raises:
-            ValidationFailedError: the workflow cannot be stored.
-            StoreError: the store cannot be reached.
-        """
-        from flowruntime.durable.holds import Holds
-
-        head = await self.store.workflows.put(workflow, at=self._equipment.clock())
-        holders = {holder.node_id: holder for holder in graph.returns.values()}
-        holds = Holds(self.store, head, holders, self._services, self._workflow_id(workflow))
-        await holds.begin(fresh=fresh)
-        return holds
 
     def row_may_go_on(self, workflow_id: str) -> None:
         """A row of a workflow was answered: runs of it look at once."""
-        for run in self._runs:
-            if run.holds is not None and run.holds.workflow_id == workflow_id:
-                run.holds.wake()
-
-    def _run_ended(self, run: Run) -> None:
-        self._runs.discard(run)
-        self._tally.run(run.state.name)
-        self._totals.end(run)
-
-    def _position_store(self) -> PositionStore | None:
-        if self._state_dir is None:
-            return None
-        if self._positions is None:
-            from flowruntime.state.positions import PositionStore
-
-            self._positions = PositionStore(self._state_dir)
-        return self._positions
+        self._runs.row_may_go_on(workflow_id)
 
     async def stream(
         self,
@@ -851,9 +764,6 @@ class FlowRuntime:
         """A UUIDv7 from the runtime's clock."""
         return self._equipment.new_id()
 
-    def _workflow_id(self, workflow: Workflow) -> str:
-        return str(workflow.id) if workflow.id is not None else workflow.name
-
     def export_telemetry(self, *, meter_provider: Any = None, tracer_provider: Any = None) -> None:
         """Give metrics and spans to OpenTelemetry; off until called, and no cost per row then either.
 
@@ -862,10 +772,6 @@ class FlowRuntime:
             tracer_provider: likewise.
         """
         self._equipment.export_telemetry(meter_provider=meter_provider, tracer_provider=tracer_provider)
-
-    def _in_flight(self, workflow: str) -> int:
-        runs = (run for run in self._runs if run.worker.workflow_id == workflow)
-        return sum(run.worker.budget.rows_in_flight for run in runs)
 
     def set_limit(self, name: str, capacity: int, *, workflow: Workflow | None = None) -> None:
         """Change a limit while rows are in work; a smaller one takes effect as they finish.
@@ -930,8 +836,8 @@ class FlowRuntime:
 
         subjects = Subjects(self._services)
         subjects.add_process()
-        if self._positions is not None:
-            subjects.add("positions", self._positions)
+        if self._runs.kept_positions is not None:
+            subjects.add("positions", self._runs.kept_positions)
         if self._store is not None:
             subjects.add_store(self._store)
         for name, check in self._health_checks.items():
@@ -943,7 +849,7 @@ class FlowRuntime:
             subjects.add_graph(worker.graph, worker.workflow_id, worker.components())
         if workflow is not None:
             graph = self._warm_chains().resolved(workflow, "request")
-            subjects.add_graph(graph, self._workflow_id(workflow), {})
+            subjects.add_graph(graph, workflow.known_as, {})
         self._equipment.forgive()
         return subjects.checks
 

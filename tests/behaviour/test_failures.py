@@ -277,7 +277,7 @@ async def test_the_watchdog_names_the_node_that_blocks_the_loop_in_the_log_and_a
 
     @node("fail.blocking")
     def blocking(value: int) -> int:
-        end = time.monotonic() + 0.1
+        end = time.monotonic() + 0.3
         while time.monotonic() < end:
             pass
         return value

@@ -265,7 +265,7 @@ async def test_the_positions_are_asked_once_it_is_used(tmp_path: Path) -> None:
         assert "1 positions" in of(await rt.health_check(), "positions").detail
     (tmp_path / "state" / "positions.sqlite").write_bytes(b"no database at all, but long enough" * 100)
     async with runtime(state_dir=str(tmp_path / "state")) as rt:
-        rt._position_store()
+        rt._runs.positions()
         report = await rt.health_check()
     assert of(report, "positions").state == "failing"
     assert "SourceError" in of(report, "positions").detail

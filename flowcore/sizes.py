@@ -69,7 +69,7 @@ def size_up_to(value: object, most: int) -> int:
     return 0 if kind in _NOTHING else _walk(value, most)
 
 
-def _walk(root: object, most: int) -> int:
+def _walk(root: object, most: int) -> int:  # noqa: C901 - one loop over every part of every output
     """Count part by part, in no particular order; no recursion, so that any depth is fine."""
     size = 0
     pending: list[Any] = [root]
@@ -91,21 +91,29 @@ def _walk(root: object, most: int) -> int:
             for entries in _entries_of(part, kind, most - size):
                 if type(entries) is int:  # no entries, but the bytes they stand for
                     size += entries
-                else:
-                    size += ENTRY * len(entries) + _count_plain(entries, pending)
+                    continue
+                size += ENTRY * len(entries)
+                if len(entries) >= _MANY:
+                    size += _count_plain(entries, pending)
+                    continue
+                for entry in entries:  # as `_count_plain` does, without a call for each of many small parts
+                    of: type[object] = type(entry)  # pyright: ignore[reportUnknownVariableType] - as above
+                    if of is str and entry.isascii():
+                        size += len(entry)
+                    elif of not in _NOTHING and (of is not int or entry.bit_length() > _WORD_BITS):
+                        pending.append(entry)
     return size
 
 
 def _count_plain(entries: Collection[Any], pending: list[Any]) -> int:
-    """The size of entries that hold nothing further; the others go to `pending`."""
-    if len(entries) >= _MANY:
-        kinds = set(map(type, entries))
-        if kinds <= _NOTHING:
-            return 0
-        if kinds == {int} and max(map(int.bit_length, entries)) <= _WORD_BITS:
-            return 0
-        if kinds == {str} and all(map(str.isascii, entries)):
-            return sum(map(len, entries))
+    """The size of those of many entries that hold nothing further; the others go to `pending`."""
+    kinds = set(map(type, entries))
+    if kinds <= _NOTHING:
+        return 0
+    if kinds == {int} and max(map(int.bit_length, entries)) <= _WORD_BITS:
+        return 0
+    if kinds == {str} and all(map(str.isascii, entries)):
+        return sum(map(len, entries))
     size = 0
     for entry in entries:
         kind: type[object] = type(entry)  # pyright: ignore[reportUnknownVariableType] - of any value

@@ -6,13 +6,13 @@ Everything is written on the public contract; nothing but the profile differs be
 from __future__ import annotations
 
 import asyncio
-import resource
 import statistics
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from benchmarks.calls import peak_rss_mib
 from benchmarks.ours.memory import Nothing
 from benchmarks.work import AsyncRun, Measured
 from flowcore import Workflow, node
@@ -110,7 +110,7 @@ async def profile(
                 facts={
                     "p50_ms": statistics.median(waits_s) * 1e3,
                     "p99_ms": statistics.quantiles(waits_s, n=100)[98] * 1e3,
-                    "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                    "peak_rss_mib": peak_rss_mib(),
                 },
             )
 

@@ -48,7 +48,11 @@ class ProviderContext(Protocol):
 
 @runtime_checkable
 class Provider(Protocol):
-    """One provider at one endpoint; what it cannot do is a `RequestRefusedError` of code `unsupported`."""
+    """One provider at one endpoint; what it cannot do is a `RequestRefusedError` of code `unsupported`.
+
+    A provider whose `generate` and `embed` are one HTTP exchange each, under `timeouts.total`, may say so by
+    an attribute `keeps_time = True`: nobody times it a second time then.
+    """
 
     @property
     def name(self) -> str:

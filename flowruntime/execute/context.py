@@ -8,9 +8,11 @@ Always holds: a context is made only for code that takes one; its columns are lo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from flowcore.context import HttpClient, LogLevel, NodeState, OnClose
@@ -162,7 +164,7 @@ class CallContext(_Common):
         self._row = row
         self._attempt = attempt
         self._deadline = deadline
-        self._waits = 0
+        self._waits: Iterator[int] | None = None
         self._models: BoundModels | None = None
 
     def _own_execution_id(self) -> str | None:
@@ -217,7 +219,8 @@ class CallContext(_Common):
                 self._opened,
                 self._row,
                 self._deadline,
-                self._put_off,
+                # of this context's parts, not of itself: each call would leave a cycle to the collector
+                partial(_put_off, self._kernel, self._node_id, self._opened, self._row, self._numbers()),
             )
         return self._models
 
@@ -230,17 +233,14 @@ class CallContext(_Common):
 
     async def sleep(self, delay: timedelta) -> None:
         seconds = seconds_of(delay, "sleep")
-        if not await self._put_off(seconds):
+        if not await _put_off(self._kernel, self._node_id, self._opened, self._row, self._numbers(), seconds):
             await super().sleep(delay)
 
-    async def _put_off(self, seconds: float) -> bool:
-        """Store the row; True: it is back. False: the rows of this node are not stored."""
-        holds = self._kernel.holds
-        if holds is None or not holds.delays(self._node_id):
-            return False
-        number, self._waits = self._waits, self._waits + 1
-        await holds.delay(self._node_id, self._opened, self._row, number, timedelta(seconds=seconds))
-        return True
+    def _numbers(self) -> Iterator[int]:
+        """Of what the call waits for, in order."""
+        if self._waits is None:
+            self._waits = count()
+        return self._waits
 
     async def wait(self, request: WaitRequest) -> Any:
         kernel, graph = self._kernel, self._kernel.plan.graph
@@ -251,8 +251,7 @@ class CallContext(_Common):
                 "declare it with waits=True, so that its executions are kept",
                 node=self._node_id,
             )
-        number, self._waits = self._waits, self._waits + 1
-        return await journal.wait(self._node_id, self._opened, self._row, number, request)
+        return await journal.wait(self._node_id, self._opened, self._row, next(self._numbers()), request)
 
     def stream(
         self, items: AsyncIterable[T], *, capacity: int = 64, on_close: OnClose | None = None
@@ -260,6 +259,17 @@ class CallContext(_Common):
         return self._kernel.stream_of(
             self._node_id, self._opened, self._row, items, capacity=capacity, on_close=on_close
         )
+
+
+async def _put_off(
+    kernel: Kernel, node_id: str, opened: Opened, row: int, numbers: Iterator[int], seconds: float
+) -> bool:
+    """Store the row; True: it is back. False: the rows of this node are not stored."""
+    holds = kernel.holds
+    if holds is None or not holds.delays(node_id):
+        return False
+    await holds.delay(node_id, opened, row, next(numbers), timedelta(seconds=seconds))
+    return True
 
 
 class BatchCallContext(_Common):

@@ -154,10 +154,10 @@ class GuardedHttpClient:
             HttpBodyTooLargeError, HttpDecodingError: see `decoded`.
         """
         deadlines = Deadlines(request, public_url(request.url))
-        async with deadlines.exchange() as begun:
+        async with deadlines.exchange() as exchange:
             stream = await self._open(request, deadlines)
             try:
-                begun()
+                exchange.begun()
                 body = await stream.whole(in_time=request.idle_timeout is not None)
             finally:
                 await stream.close()
@@ -185,7 +185,10 @@ class GuardedHttpClient:
         for _ in range(self._settings.max_redirects + 1):
             url = outgoing.url
             self._guard.check_url(url.scheme, url.raw_host or "", url.explicit_port)
-            response = await self._headers(outgoing, deadlines)
+            try:
+                response = await self._sent(outgoing, deadlines)
+            except CLIENT_FAULTS as fault:
+                raise translated(fault, outgoing.method, public_url(str(url)), deadlines) from fault
             location = response.headers.get("Location")
             if not (request.follow_redirects and response.status in _REDIRECTS and location):
                 return ResponseStream(response, outgoing.method, request.max_body_bytes, deadlines)
@@ -212,25 +215,22 @@ class GuardedHttpClient:
             headers.setdefault("content-length", str(len(request.body)))
         return Outgoing(request.method, url, headers, request.body)
 
-    async def _headers(self, outgoing: Outgoing, deadlines: Deadlines) -> aiohttp.ClientResponse:
-        """One request, up to the headers of its response; errors translated."""
+    def _sent(self, outgoing: Outgoing, deadlines: Deadlines) -> Awaitable[aiohttp.ClientResponse]:
+        """One request, up to the headers of its response."""
         session = self._session
         if session is None:
             session = self._session = make_session(self._settings, self._guard, self._resolve)
         body = outgoing.body
-        try:
-            return await session.request(
-                outgoing.method,
-                outgoing.url,
-                headers=outgoing.headers,
-                # the driver writes a large one in one go if it is bytes, and says that this blocks the loop
-                data=None if not body else body if len(body) < _LARGE else io.BytesIO(body),
-                skip_auto_headers=_NO_AUTO_HEADERS,
-                allow_redirects=False,
-                timeout=deadlines.of_driver,
-            )
-        except CLIENT_FAULTS as fault:
-            raise translated(fault, outgoing.method, public_url(str(outgoing.url)), deadlines) from fault
+        return session.request(
+            outgoing.method,
+            outgoing.url,
+            headers=outgoing.headers,
+            # the driver writes a large one in one go if it is bytes, and says that this blocks the loop
+            data=None if not body else body if len(body) < _LARGE else io.BytesIO(body),
+            skip_auto_headers=_NO_AUTO_HEADERS,
+            allow_redirects=False,
+            timeout=deadlines.of_driver,
+        )
 
 
 def _redirected(sent: Outgoing, status: int, location: str) -> Outgoing:

@@ -9,11 +9,12 @@ Always holds: nothing is waited for beyond the deadline of the whole; time is th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
 from datetime import timedelta
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Final, Literal, Self, TypeAlias, TypeVar
 
 import aiohttp
 
@@ -70,30 +71,17 @@ class Deadlines:
             return await self._by(awaited, self.began + self._first_s, "first_byte")
         return await self._by(awaited, self.began + self._total_s, "total")
 
-    @asynccontextmanager
-    async def exchange(self) -> AsyncGenerator[Callable[[], None], None]:
-        """All of it happens in here; what is yielded is called when the first byte is there.
+    def exchange(self) -> Exchange:
+        """All of it happens in here, and `begun()` is called when the first byte is there.
 
         Raises:
             HttpTimeoutError: the first byte, or the end, is late.
         """
         ends = self.began + self._total_s
-        waits_for_first = self._first_s is not None and self._first_s < self._total_s
-        limit = asyncio.timeout_at(self.began + self._first_s if waits_for_first and self._first_s else ends)
-
-        def begun() -> None:
-            nonlocal waits_for_first
-            if waits_for_first:
-                waits_for_first = False
-                limit.reschedule(ends)
-
-        try:
-            async with limit:
-                yield begun
-        except TimeoutError as late:
-            if isinstance(late, FlowError) or not limit.expired():
-                raise
-            raise self.late("first_byte" if waits_for_first else "total") from None
+        first_s = self._first_s
+        return Exchange(
+            self, ends, None if first_s is None or first_s >= self._total_s else self.began + first_s
+        )
 
     async def pieces(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """Each piece of a body, in time; closes `chunks`.
@@ -142,6 +130,43 @@ class Deadlines:
             timeout_s=timeout_s,
             phase=phase,
         )
+
+
+class Exchange:
+    """One exchange under its deadlines.
+
+    Args:
+        deadlines: name the one that passed.
+        ends: when all of it must be over, on the loop's clock.
+        first: when its first byte must be there; None: nobody waits for that alone.
+    """
+
+    __slots__ = ("_deadlines", "_ends", "_first", "_limit")
+
+    def __init__(self, deadlines: Deadlines, ends: float, first: float | None) -> None:
+        self._deadlines: Final = deadlines
+        self._ends: Final = ends
+        self._first = first
+        self._limit: Final = asyncio.timeout_at(ends if first is None else first)
+
+    def begun(self) -> None:
+        """The first byte is there."""
+        if self._first is not None:
+            self._first = None
+            self._limit.reschedule(self._ends)
+
+    async def __aenter__(self) -> Self:
+        await self._limit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError:
+            # It says so only of its own deadline; what the block raised goes on by itself.
+            raise self._deadlines.late("total" if self._first is None else "first_byte") from None
 
 
 @lru_cache(maxsize=64)

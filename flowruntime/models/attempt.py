@@ -61,6 +61,8 @@ class Place:
     """Estimated."""
     answer_tokens: int
     priced: Priced
+    keeps_time: bool = False
+    """The provider ends each exchange within the endpoint's total timeout by itself."""
     failed: BaseException | None = field(default=None)
     """What it failed with last."""
     tries: int = 0
@@ -165,15 +167,18 @@ def _free_of_charge(error: BaseException) -> bool:
 
 async def attempted(place: Place, attempt: Attempt, make: Callable[[Place], Awaitable[A]]) -> A:
     """Make one attempt that gives its whole answer, under the endpoint's total timeout."""
-    limit = asyncio.timeout(place.total_s)
+    limit = None if place.keeps_time else asyncio.timeout(place.total_s)
     try:
-        async with limit:
+        if limit is None:
             answer = await make(place)
+        else:
+            async with limit:
+                answer = await make(place)
     except asyncio.CancelledError as fault:
         attempt.end(fault, cancelled=True)
         raise
     except TimeoutError as fault:
-        if isinstance(fault, FlowError) or not limit.expired():
+        if isinstance(fault, FlowError) or limit is None or not limit.expired():
             attempt.end(fault)
             raise
         error = place.too_slow()

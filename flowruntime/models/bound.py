@@ -10,7 +10,7 @@ before its last piece is given; a stream is retried only until its first piece h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from itertools import count
 from typing import Any, Final
 
@@ -63,7 +63,8 @@ class BoundModels:
             if not isinstance(answer, Generation):
                 answer = await self._in_time(call, report)
                 await call.journal(answer)
-            return msgspec.structs.replace(answer, cost_usd=report.cost.usd)
+            usd = report.cost.usd
+            return answer if answer.cost_usd == usd else msgspec.structs.replace(answer, cost_usd=usd)
         except BaseException as error:
             report.error = error
             raise
@@ -78,7 +79,7 @@ class BoundModels:
         """
         while True:
             try:
-                return await self._shared(call, report)
+                return await (self._shared(call, report) if call.shared else self._made(call, report))
             except BudgetExceededError as short:
                 wait_s, put_off = put_off_s(short), self._origin.put_off
                 if wait_s is None or put_off is None:
@@ -91,8 +92,6 @@ class BoundModels:
 
     async def _shared(self, call: _Call, report: Report) -> Generation:
         """The call, or an equal one under way; of those who wait to its end the first one tells of it."""
-        if not call.shared:
-            return await self._made(call, report)
         shared: Shared | None = None
         report.joined = True
         try:
@@ -125,11 +124,12 @@ class BoundModels:
         request = payment.request
         assert isinstance(request, GenerateRequest)  # noqa: S101 - as it was given
 
-        async def make(place: Place) -> Generation:
-            return await place.provider.generate(_for(request, place), gateway.providers.context)
+        # Neither is a coroutine of its own: each level costs every call in flight.
+        def make(place: Place) -> Coroutine[Any, Any, Generation]:
+            return place.provider.generate(_for(request, place), gateway.providers.context)
 
-        async def run(attempt: Attempt) -> Generation:
-            return await attempted(attempt.place, attempt, make)
+        def run(attempt: Attempt) -> Coroutine[Any, Any, Generation]:
+            return attempted(attempt.place, attempt, make)
 
         try:
             answer = await gateway.carrier.carried(payment.places, target.policy, report, run, _nothing)

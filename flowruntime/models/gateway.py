@@ -76,6 +76,7 @@ class _Route(NamedTuple):
     host: str
     provider: Provider
     resource: Resource
+    keeps_time: bool
 
 
 class Gateway:
@@ -148,6 +149,7 @@ class Gateway:
                     prompt_tokens=prompt,
                     answer_tokens=rough_tokens(0, most),
                     priced=self.prices.cost,
+                    keeps_time=route.keeps_time,
                 )
             )
         return found
@@ -160,7 +162,9 @@ class Gateway:
             resource = self.resource(endpoint.identity(model), endpoint.provider, host, model)
             if len(self._routes) >= _MOST_ROUTES:
                 self._routes.clear()
-            found = self._routes[id(endpoint), model] = _Route(endpoint, host, provider, resource)
+            keeps_time = getattr(provider, "keeps_time", False) is True
+            found = _Route(endpoint, host, provider, resource, keeps_time)
+            self._routes[id(endpoint), model] = found
         return found
 
     def resource(self, identity: str, provider: str, host: str, model: str) -> Resource:

@@ -34,12 +34,14 @@ class Payment:
     """As it is made: perhaps of a cheaper model."""
     target: Target
     places: list[Place]
-    reserved: Reserved
+    reserved: Reserved | None
+    """None: it has no budget."""
     report: Report
 
     def settle(self) -> None:
         """The call is over. Idempotent."""
-        self.reserved.settle(self.report.cost, asyncio.get_running_loop().time())
+        if self.reserved is not None:
+            self.reserved.settle(self.report.cost, asyncio.get_running_loop().time())
 
 
 async def paid(gateway: Gateway, request: Request, target: Target, report: Report) -> Payment:
@@ -53,6 +55,8 @@ async def paid(gateway: Gateway, request: Request, target: Target, report: Repor
     budgets: tuple[BudgetPolicy, ...] = target.policy.budgets
     places = gateway.places(request, target, report.origin)
     await gateway.prices.ready(endpoint.provider for endpoint in target.endpoints)
+    if not budgets:
+        return Payment(request, target, places, None, report)
     while True:
         cost = expected(places, priced=any(budget.usd is not None for budget in budgets))
         now = asyncio.get_running_loop().time()

@@ -55,6 +55,9 @@ class AnthropicProvider:
         ConfigError: no key, or an unknown option.
     """
 
+    keeps_time: Final = True
+    """See `flowcore.llm.provider.Provider`."""
+
     def __init__(self, endpoint: Endpoint, ctx: ProviderContext) -> None:
         self.name: Final = endpoint.provider
         self.max_embed_texts: Final = 1

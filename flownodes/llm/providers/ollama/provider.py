@@ -82,6 +82,9 @@ class OllamaProvider:
         ConfigError: an unknown option, or no address.
     """
 
+    keeps_time: Final = True
+    """See `flowcore.llm.provider.Provider`."""
+
     def __init__(self, endpoint: Endpoint, ctx: ProviderContext) -> None:
         self.name: Final = endpoint.provider
         self.max_embed_texts: Final = 256

@@ -63,6 +63,9 @@ class OpenAIProvider:
         ConfigError: no key or address, or an unknown option.
     """
 
+    keeps_time: Final = True
+    """See `flowcore.llm.provider.Provider`."""
+
     def __init__(self, endpoint: Endpoint, ctx: ProviderContext, traits: Traits) -> None:
         self.name: Final = endpoint.provider
         self.max_embed_texts: Final = traits.max_embed_texts

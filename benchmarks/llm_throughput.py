@@ -49,7 +49,7 @@ def contenders(few: int) -> tuple[Contender, ...]:
             "transport",
             "benchmarks.peers.bare_http:calls_by_transport",
             Environment.OURS,
-            note="httpx-aiohttp's AiohttpTransport called directly, as our HTTP client does; no engine",
+            note="httpx-aiohttp's AiohttpTransport called directly, which ours ran on before; no engine",
         ),
         Contender(
             "GraphBit's client",

@@ -1,6 +1,7 @@
 """No engine at all: an HTTP client that asks the model. The limit, no competitor; runs in our environment.
 
-Twice: aiohttp as its users use it, and the transport our runtime's HTTP client is built on, called directly.
+Twice: aiohttp as its users use it, and httpx's transport on it, called directly: what our HTTP client ran on
+before, and what a bar is set by.
 """
 
 from __future__ import annotations

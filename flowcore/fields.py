@@ -27,8 +27,8 @@ from flowcore.references import (
     substitute,
 )
 from flowcore.settings import ParamSpec
-from flowcore.shapes import Flag, type_name
-from flowcore.values import MAX_DEPTH, ValueFormError
+from flowcore.shapes import NO_UNICODE, NO_UNICODE_REMEDY, Flag, type_name
+from flowcore.values import MAX_DEPTH, ValueFormError, encodable
 
 _CLOSE: Final = 0.75
 """How much an unknown field resembles a known one that it is meant rather than what the hint says."""
@@ -90,6 +90,10 @@ class FieldReader:
                 self.findings.add(
                     at, f"has the key {shown(name)}, which is not text", remedy="put it in quotes"
                 )
+            elif known is None and not encodable(name):
+                self.findings.add(
+                    at, f"has the key {shown(name)}, which {NO_UNICODE}", remedy=NO_UNICODE_REMEDY
+                )
             elif known is not None and name not in known:
                 self.findings.add_unknown(at, name, known, what=what, remedy=_or_else(name, known, hint))
             elif known is None or keep_empty or value is not None:
@@ -121,6 +125,9 @@ class FieldReader:
         if not value.strip() and not empty:
             self.findings.add(here, "must not be empty", value=value)
             return None
+        if not encodable(value):
+            self.findings.add(here, NO_UNICODE, value=value, remedy=NO_UNICODE_REMEDY)
+            return None
         return str.__str__(value)
 
     def flag(self, fields: Mapping[str, object], name: str, at: Path, *, default: bool) -> bool:
@@ -135,6 +142,9 @@ class FieldReader:
         if isinstance(text, ParamText):
             parts = (p if isinstance(p, str) else f"${{params.{p.name}}}" for p in text.parts)
             text = "".join(parts)
+        if isinstance(text, str) and not encodable(text):
+            self.findings.add(at, NO_UNICODE, value=text, remedy=NO_UNICODE_REMEDY)
+            return NOTHING
         if isinstance(text, str):
             self.declared([(at, name) for name in expression_params(text)], params)
         return text

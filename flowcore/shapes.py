@@ -23,6 +23,7 @@ from flowcore.durations import format_duration, parse_duration, parse_size
 from flowcore.errors import ValidationFailedError
 from flowcore.findings import NOTHING, Findings, Path, did_you_mean, shown
 from flowcore.references import FromEnvironment, plain_scalar
+from flowcore.values import encodable
 
 S = TypeVar("S", bound="Declared")
 
@@ -46,6 +47,10 @@ class Shape(ABC):
         return value
 
 
+NO_UNICODE: Final = "holds a lone surrogate, half a character, which no file can hold"
+NO_UNICODE_REMEDY: Final = "write the whole character"
+
+
 class Text(Shape):
     """Text; `max_length` counts code points."""
 
@@ -57,6 +62,8 @@ class Text(Shape):
             return _refuse(findings, path, value, f"must be text, not {type_name(value)}", _quote_hint(value))
         if not self._min <= len(value) <= self._max:
             return _refuse(findings, path, value, f"must have {self._min} to {self._max} characters")
+        if not encodable(value):
+            return _refuse(findings, path, value, NO_UNICODE, NO_UNICODE_REMEDY)
         return str.__str__(value)
 
     def schema(self) -> dict[str, object]:
@@ -238,6 +245,8 @@ class ByName(Shape):
         for name, given in cast("Mapping[object, object]", value).items():
             if not isinstance(name, str) or not name:
                 return _refuse(findings, path, name, "must have names as keys")
+            if not encodable(name):
+                return _refuse(findings, path, name, NO_UNICODE, NO_UNICODE_REMEDY)
             read[name] = self._each.read(given, (*path, name), findings)
         return NOTHING if any(each is NOTHING for each in read.values()) else read
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -324,3 +326,52 @@ def _total(load: Any) -> None:
         assert all(problem.path and problem.message for problem in problems)
     else:
         assert load_text(dump_workflow(loaded), env={}) == loaded
+
+
+def _places(data: object, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], bool]]:
+    """Every text of a document, and every key: (path, True)."""
+    if isinstance(data, dict):
+        for key, value in cast("dict[str, object]", data).items():
+            yield (*path, key), True
+            yield from _places(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(cast("list[object]", data)):
+            yield from _places(value, (*path, index))
+    elif isinstance(data, str):
+        yield path, False
+
+
+FULL = {
+    "name": "w", "id": "i", "version": "1", "description": "d",
+    "params": {"p": {"default": "x", "kind": "str", "description": "pd"}},
+    "settings": {
+        "limits": {"types": {"a": 1}, "resources": {"r": 2}, "rates": {"q": 3}},
+        "dead_letter": {"type": "files.sink", "config": {"path": "x.jsonl"}},
+    },
+    "nodes": {
+        "a": {
+            "type": "control.merge", "description": "n", "resource": "r", "key": "value.x",
+            "retry": {"retry_on": ["ValueError"]}, "config": {"x": "y"}, "on_error": {"fallback": "z"},
+        },
+        "b": "text.clean",
+    },
+    "connections": [{"from": "a.out.f", "to": "b.text", "when": "value == 'x'"}, "a -> b"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "is_key"), list(_places(FULL)))
+def test_half_a_character_anywhere_is_refused_or_comes_back(path: tuple[Any, ...], is_key: bool) -> None:
+    """JSON can write a lone surrogate, and no text file can hold one; values of data have a form for it."""
+    document: Any = json.loads(json.dumps(FULL))
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    if is_key:
+        place[f"{path[-1]}\ud800"] = place.pop(path[-1])
+    else:
+        place[path[-1]] += "\ud800"
+    try:
+        workflow = load_text(json.dumps(document), env={})
+    except ValidationFailedError:
+        return
+    assert load_text(dump_workflow(workflow), env={}) == workflow

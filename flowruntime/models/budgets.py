@@ -14,6 +14,7 @@ A worker keeps its own accounts: with several workers each has the whole budget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -190,6 +191,19 @@ class BudgetShort:
         if policy.reaction == "dead_letter":
             error.__dict__["_then"] = "dead_letter"  # whatever on_error of the node says
         return error
+
+    @property
+    def may_fit(self) -> bool:
+        """Only what calls under way have reserved is in the way: when one is over there may be room."""
+        return self._refusal.may_fit and not self.unpriced
+
+    async def until_one_is_over(self) -> None:
+        """Wait for the end of a call under way, or of the window."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._account.waiting.append(lambda: None if over.done() else over.set_result(None))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._refusal.resets_in_s):
+                await over
 
     async def until_next_window(self, model: str, cost: Cost, max_hold_s: float) -> None:
         """Wait for the next window, where it is near enough to wait in memory.

@@ -63,6 +63,9 @@ async def paid(gateway: Gateway, request: Request, target: Target, report: Repor
         got = gateway.budgets.try_hold(budgets, report.origin.spender, cost, now)
         if isinstance(got, Reserved):
             return Payment(request, target, places, got, report)
+        if got.may_fit:
+            await got.until_one_is_over()
+            continue
         policy = got.policy
         if policy.reaction == "cheaper" and policy.cheaper_model is not None:
             # This budget covers the model that was asked for; the cheaper one is for the others to bound.

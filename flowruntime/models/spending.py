@@ -10,6 +10,7 @@ window begins with its first call; what a call turned out to cost counts in the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flowcore.llm.policy import BudgetPolicy
@@ -33,6 +34,8 @@ class Refusal(NamedTuple):
     """What is reserved included."""
     resets_in_s: float | None
     """Until the window ends; None: it does not."""
+    may_fit: bool = False
+    """It would fit if the calls under way took less than they have reserved: they may."""
 
 
 class Held:
@@ -52,7 +55,7 @@ class Spending:
         policy: of the budget.
     """
 
-    __slots__ = ("_ends", "_era", "held", "held_usd", "policy", "tokens", "usd")
+    __slots__ = ("_ends", "_era", "held", "held_usd", "policy", "tokens", "usd", "waiting")
 
     def __init__(self, policy: BudgetPolicy) -> None:
         self.policy = policy
@@ -64,6 +67,8 @@ class Spending:
         self.held = 0
         """Tokens reserved by calls under way."""
         self.held_usd = 0.0
+        self.waiting: list[Callable[[], None]] = []
+        """Called once each, when a call under way is over."""
 
     def refusal(self, cost: Cost, now: float) -> Refusal | None:
         """Why a call of that estimate may not begin; None: it may."""
@@ -71,12 +76,19 @@ class Spending:
         policy = self.policy
         resets_in_s = None if self._ends is None else self._ends - now
         if policy.tokens is not None and self.tokens + self.held + cost.tokens > policy.tokens:
-            return Refusal("tokens", policy.tokens, self.tokens + self.held, resets_in_s)
+            return Refusal("tokens", policy.tokens, self.tokens + self.held, resets_in_s, self._may_fit(cost))
         if policy.usd is not None:
             spent = self.usd + self.held_usd
             if spent + (cost.usd or 0.0) > policy.usd or (cost.usd == 0.0 and spent >= policy.usd):
-                return Refusal("usd", policy.usd, spent, resets_in_s)
+                return Refusal("usd", policy.usd, spent, resets_in_s, self._may_fit(cost))
         return None
+
+    def _may_fit(self, cost: Cost) -> bool:
+        """Whether nothing but what is reserved is in the way."""
+        policy = self.policy
+        tokens = policy.tokens is None or self.tokens + cost.tokens <= policy.tokens
+        usd = policy.usd is None or (self.usd < policy.usd and self.usd + (cost.usd or 0.0) <= policy.usd)
+        return tokens and usd and (self.held > 0 or self.held_usd > 0)
 
     def never(self, cost: Cost) -> bool:
         """Whether a call of that estimate is more than the whole budget."""
@@ -103,6 +115,9 @@ class Spending:
         self.held_usd -= held.cost.usd or 0.0
         self.tokens += actual.tokens
         self.usd += actual.usd or 0.0
+        waiting, self.waiting = self.waiting, []
+        for wake in waiting:
+            wake()
 
     def is_over(self, now: float) -> bool:
         """Whether the account can be forgotten: its window has ended."""

@@ -60,6 +60,23 @@ async def test_rows_beyond_a_budget_are_stored_and_come_back_in_later_windows() 
 
 
 @virtual
+async def test_what_calls_under_way_have_reserved_puts_no_row_off() -> None:
+    """Eight at once reserve 560 tokens and take 120, for which the budget has room."""
+    project = Project(*range(8))
+    budget = {"tokens": 200, "window": "24h", "reaction": "defer"}
+    calls = {"budgets": [budget], "limits": {"concurrency": 8}}
+    config = {"provider": "counting", "model": "m", "prompt": "{{ value }}", "calls": calls, "max_tokens": 60}
+    project.chain(project.add("llm.generate", id="ask", config=config, concurrency=8))
+    provider = Counting(then=1.0)
+    async with project.runtime(llm_providers={"counting": provider}) as rt:
+        result = await project.run(rt)
+    assert result.ok
+    assert len(project.written) == 8
+    assert result.returned == 0
+    assert now() < 60
+
+
+@virtual
 async def test_while_rows_wait_for_money_the_records_behind_them_are_read_and_committed() -> None:
     project = Project(*range(50), settings={"max_in_flight": 8})
     project.chain(asking(project, 2))

@@ -15,6 +15,7 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.timeout(240)  # a page may have twenty commands, each a process, on a machine with other work
 @pytest.mark.parametrize("page", [page for page in PAGES if next(blocks_of(page), None)], ids=_name)
 def test_whoever_does_what_a_page_says_sees_what_it_says(page: Path, tmp_path: Path) -> None:
     reader = Reader(page, tmp_path)

@@ -197,12 +197,12 @@ class BudgetShort:
         """Only what calls under way have reserved is in the way: when one is over there may be room."""
         return self._refusal.may_fit and not self.unpriced
 
-    async def until_one_is_over(self) -> None:
-        """Wait for the end of a call under way, or of the window."""
+    async def until_one_is_over(self, until: float) -> None:
+        """Wait for the end of a call under way, of the window, or until then on the loop's clock."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._account.waiting.append(lambda: None if over.done() else over.set_result(None))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._refusal.resets_in_s):
+            async with asyncio.timeout_at(until), asyncio.timeout(self._refusal.resets_in_s):
                 await over
 
     async def until_next_window(self, model: str, cost: Cost, max_hold_s: float) -> None:

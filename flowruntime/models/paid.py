@@ -57,14 +57,16 @@ async def paid(gateway: Gateway, request: Request, target: Target, report: Repor
     await gateway.prices.ready(endpoint.provider for endpoint in target.endpoints)
     if not budgets:
         return Payment(request, target, places, None, report)
+    # No longer than a call may take: what is in the way may be a stream whose reader waits for this call.
+    patient_until = asyncio.get_running_loop().time() + max(place.total_s for place in places)
     while True:
         cost = expected(places, priced=any(budget.usd is not None for budget in budgets))
         now = asyncio.get_running_loop().time()
         got = gateway.budgets.try_hold(budgets, report.origin.spender, cost, now)
         if isinstance(got, Reserved):
             return Payment(request, target, places, got, report)
-        if got.may_fit:
-            await got.until_one_is_over()
+        if got.may_fit and now < patient_until:
+            await got.until_one_is_over(patient_until)
             continue
         policy = got.policy
         if policy.reaction == "cheaper" and policy.cheaper_model is not None:

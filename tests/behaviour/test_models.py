@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from flowcore import Batch, LlmCall, Node, RetryPolicy, Workflow, node
 from flowcore.context import BatchContext, NodeContext
+from flowcore.errors import RunFailedError
 from flowcore.llm.calls import Target
 from flowcore.llm.errors import BudgetExceededError
 from flowcore.llm.policy import BudgetPolicy, ModelLimits
@@ -238,6 +240,40 @@ async def test_what_a_spent_budget_stopped_comes_again_in_the_next_run(tmp_path:
     else:
         assert all(left == 0 for _, _, left in told)
         assert len(written) + sum(failed for _, failed, _ in told) == 20, "each row has one outcome"
+
+
+@virtual
+async def test_a_call_that_its_own_row_keeps_out_of_the_budget_does_not_wait_for_ever() -> None:
+    """A stream that is being read holds its reservation, and its reader makes another call meanwhile."""
+    policy = budget(1)
+    target = at(budgets=(policy,), limits=ModelLimits(concurrency=2))
+
+    @node("models.nested")
+    async def nested(value: Any, ctx: NodeContext) -> str:
+        async for _ in ctx.models.stream(ask(str(value)), target):
+            return (await ctx.models.generate(ask(str(value)), target)).text
+        return ""
+
+    provider = Counting()
+    async with with_models(counting=provider) as rt:
+        result = await rt.execute(_one(nested), {"call": {"value": "x"}})
+    assert isinstance(result.errors["call"][0], BudgetExceededError)
+    assert now() < 3_600
+
+
+@virtual
+async def test_a_spent_budget_that_stops_gives_each_item_of_a_stream_its_outcome() -> None:
+    provider = Counting(then=1.0)
+    target = at(budgets=(budget(2, reaction="stop"),), limits=ModelLimits(concurrency=1))
+    wf = Workflow("items")
+    wf.add(calling(target, concurrency=1), id="call")
+    outcomes: list[Any] = []
+    async with with_models(counting=provider) as rt:
+        with suppress(RunFailedError):
+            outcomes.extend([each async for each in rt.stream(wf, range(4))])
+    assert [each.value for each in outcomes if each.ok] == ["re: 0", "re: 1"]
+    assert all(each.ok or each.error is not None for each in outcomes)
+    assert provider.calls == 2
 
 
 @virtual
